@@ -1,0 +1,73 @@
+"""One role as a process: signals, the log, exit codes. Used by every `__main__`, and understood by the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+from .errors import ConfigurationError, RegistryError
+
+EXIT_CONFIGURATION = 78  # sysexits.h EX_CONFIG: no restart will cure it
+SUPERVISED = "FAIRWAY_SUPERVISED"  # set by the supervisor: when its end of our stdin closes, we stop too
+
+Main = Callable[[asyncio.Event], Awaitable[int | None]]
+
+
+def run(main: Main, verbose: bool = True) -> int:
+    """Runs `main(stop)` on uvloop until it returns; SIGTERM and SIGINT set `stop`, a second one ends it at once.
+
+    Returns the exit status; an error we know is one line on stderr, never a traceback.
+    """
+    logging.basicConfig(
+        level=os.environ.get("FAIRWAY_LOG_LEVEL", "INFO" if verbose else "WARNING").upper(),
+        format="%(asctime)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_supervised(main)) or 0
+    except ConfigurationError as error:
+        print(f"fairway: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except RegistryError as error:
+        print(f"fairway: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # it has no build for this platform
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _supervised(main: Main) -> int | None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def request_stop(name: str) -> None:
+        if stop.is_set():
+            logging.getLogger("fairway").warning("%s again: stopping at once", name)
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, request_stop, number.name)
+    if os.environ.get(SUPERVISED):
+        # The supervisor holds the other end of our stdin. Its end means that it died without saying so.
+        await loop.connect_read_pipe(lambda: _Orphaned(stop), os.fdopen(os.dup(0), "rb", buffering=0))
+    return await main(stop)
+
+
+class _Orphaned(asyncio.Protocol):
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._stop.set()

@@ -1,0 +1,103 @@
+"""seaport's rows: one JSON array a line, the same in both directions. Knows no role, no socket and no clock.
+
+    ["helo", "<your address>"]  ["register", id, meta]  ["free", id]  ["synced"]  ["heartbeat"]
+
+Format: npm seaport 2.0.9, lib/protocol.js. Rows of other kinds are skipped, as seaport skips them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import WireError
+
+MAX_ROW = 8 * 1024  # bytes; a registration is a name, an address and some words about it
+
+
+@dataclass(frozen=True)
+class Helo:
+    address: str
+
+
+@dataclass(frozen=True)
+class Register:
+    id: str
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Free:
+    id: str
+
+
+@dataclass(frozen=True)
+class Synced:
+    pass
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    pass
+
+
+Message = Helo | Register | Free | Synced | Heartbeat
+
+
+def encode(message: Message) -> bytes:
+    """One row, newline included. Raises WireError if a registration does not fit MAX_ROW."""
+    match message:
+        case Helo(address):
+            row: list[Any] = ["helo", address]
+        case Register(id, meta):
+            row = ["register", id, dict(meta)]
+        case Free(id):
+            row = ["free", id]
+        case Synced():
+            row = ["synced"]
+        case Heartbeat():
+            row = ["heartbeat"]
+    line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_ROW:
+        raise WireError(f"the row has {len(line)} bytes; at most {MAX_ROW} are accepted")
+    return line
+
+
+def decode(line: bytes) -> Message | None:
+    """A row -> its message; None for a blank line or a kind we do not know. Raises WireError."""
+    if not line.strip():
+        return None
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"not a JSON row: {line[:60]!r}") from error
+    match row:
+        case ["register", str(id), dict(meta), *_]:
+            return Register(id, meta)
+        case ["free", str(id), *_]:
+            return Free(id)
+        case ["helo", str(address), *_]:
+            return Helo(address)
+        case ["synced", *_]:
+            return Synced()
+        case ["heartbeat", *_]:
+            return Heartbeat()
+        case [str(kind), *_] if kind not in ("register", "free", "helo"):
+            return None
+    raise WireError(f'not a row this registry knows: {line[:60]!r}; expected e.g. ["register", id, {{...}}]')
+
+
+class RowReader:
+    """Bytes in, messages out. Holds at most one unfinished row."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Raises WireError for a bad or an endless row; the connection is then of no further use."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_ROW or any(len(line) >= MAX_ROW for line in lines):
+            raise WireError(f"a row is longer than {MAX_ROW} bytes")
+        return [message for line in lines if (message := decode(line)) is not None]

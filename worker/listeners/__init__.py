@@ -1,0 +1,1 @@
+"""Doors of a worker: bytes -> wire -> engine -> wire -> bytes."""

@@ -1,0 +1,37 @@
+"""The nouns of inference. Pure, and free of heavy imports: clients use them too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Labels with their scores, best first. Iterates as (label, score) pairs; equal to the worker's JSON answer."""
+
+    pairs: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def from_scores(cls, scores: Sequence[float], labels: Sequence[str], top: int) -> Prediction:
+        """`scores[i]` belongs to `labels[i]`; ties keep the order of the labels."""
+        best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:top]
+        return cls(tuple((labels[i], float(scores[i])) for i in best))
+
+    @property
+    def label(self) -> str:
+        """The best one."""
+        return self.pairs[0][0]
+
+    @property
+    def score(self) -> float:
+        return self.pairs[0][1]
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{label} {score:.3f}" for label, score in self.pairs)

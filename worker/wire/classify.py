@@ -1,0 +1,52 @@
+"""The article's answer: `[["daisy", 0.97], ["tulips", 0.01], ...]`, best first; and its errors, `{"error": "..."}`."""
+
+from __future__ import annotations
+
+import json
+
+from ..errors import BadRequest
+from ..tensor import Prediction
+
+DEFAULT_TOP = 5
+
+
+def encode(prediction: Prediction) -> bytes:
+    """One line of JSON. Scores carry six significant digits, more than float32 answers are worth."""
+    return json.dumps([[label, float(f"{score:.6g}")] for label, score in prediction]).encode() + b"\n"
+
+
+def decode(body: bytes) -> Prediction:
+    """Raises ValueError if `body` is not such an answer."""
+    raw = json.loads(body)
+    if not isinstance(raw, list) or not raw:
+        raise ValueError(f"not a list of [label, score] pairs: {body[:80]!r}")
+    pairs: list[tuple[str, float]] = []
+    for row in raw:
+        match row:
+            case [str(label), int() | float() as score]:
+                pairs.append((label, float(score)))
+            case _:
+                raise ValueError(f"not a [label, score] pair: {row!r}")
+    return Prediction(tuple(pairs))
+
+
+def encode_error(text: str) -> bytes:
+    return json.dumps({"error": text}).encode() + b"\n"
+
+
+def decode_error(body: bytes) -> str:
+    """The text of an error answer, whoever wrote it."""
+    try:
+        raw = json.loads(body)
+        return str(raw["error"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode("utf-8", "replace").strip()
+
+
+def top_of(text: str | None) -> int:
+    """The `top` query parameter. Raises BadRequest unless it is a whole number from 1 up."""
+    if text is None:
+        return DEFAULT_TOP
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9])):
+        raise BadRequest(f"top={text!r}: expected a whole number from 1 up")
+    return int(text[:9])

@@ -1,0 +1,120 @@
+"""multipart/form-data (RFC 7578): the article's `-F data=@image.jpg`. Whole bodies in, parts out, and the other way.
+
+Parts are views into the body: nothing is copied. Bounded: at most 32 parts, each with at most 8 KiB of headers.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import BadRequest
+
+MAX_PARTS = 32
+MAX_HEADERS = 8 * 1024
+_PARAMETER = re.compile(r';\s*([a-z0-9*_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One field. `filename` is None for a plain field, and may be empty for a file."""
+
+    name: str
+    filename: str | None
+    content_type: str
+    data: memoryview
+
+
+def boundary_of(content_type: str) -> bytes:
+    """The boundary named in a Content-Type header. Raises BadRequest if there is none, or it is not one (RFC 2046)."""
+    boundary = _parameters(content_type).get("boundary", "")
+    if not 0 < len(boundary) <= 70 or not boundary.isascii():
+        raise BadRequest("the Content-Type says multipart/form-data, but names no boundary")
+    return boundary.encode()
+
+
+def parse(body: bytes, content_type: str) -> list[Part]:
+    """All parts of `body`, in order. Raises BadRequest saying what is missing."""
+    view, delimiter = memoryview(body), b"--" + boundary_of(content_type)
+    if body.startswith(delimiter):
+        at = len(delimiter)
+    else:
+        found = body.find(b"\r\n" + delimiter)
+        if found < 0:
+            raise BadRequest("the multipart body does not contain the boundary its Content-Type names")
+        at = found + 2 + len(delimiter)
+    parts: list[Part] = []
+    while True:
+        line_end = body.find(b"\r\n", at)
+        if body.startswith(b"--", at):
+            return parts
+        if line_end < 0 or body[at:line_end].strip():
+            raise BadRequest("malformed multipart body: a boundary is not followed by a line end")
+        if len(parts) == MAX_PARTS:
+            raise BadRequest(f"the multipart body has more than {MAX_PARTS} parts")
+        start = line_end + 2
+        if body.startswith(b"\r\n", start):
+            head_end = start
+        else:
+            head_end = body.find(b"\r\n\r\n", start, start + MAX_HEADERS)
+            if head_end < 0:
+                raise BadRequest("malformed multipart body: a part's headers do not end")
+            head_end += 2
+        end = body.find(b"\r\n" + delimiter, head_end)
+        if end < 0:
+            raise BadRequest("the multipart body ends before its closing boundary: the upload was cut off")
+        parts.append(_part(body[start:head_end], view[head_end + 2 : max(end, head_end + 2)]))
+        at = end + 2 + len(delimiter)
+
+
+def image_field(body: bytes, content_type: str, field: str = "data") -> memoryview:
+    """The one image of an upload: the part called `field`, or else the only file. Raises BadRequest otherwise."""
+    parts = parse(body, content_type)
+    named = [part for part in parts if part.name == field]
+    chosen = named or [part for part in parts if part.filename is not None]
+    if len(chosen) == 1:
+        return chosen[0].data
+    if not chosen:
+        names = ", ".join(part.name for part in parts) or "no field at all"
+        raise BadRequest(f"no image in the upload: expected a field '{field}', or one file; found {names}")
+    raise BadRequest(f"{len(chosen)} images in the upload: expected exactly one; send one request for each")
+
+
+def encode(fields: Mapping[str, tuple[str, bytes]], boundary: str = "") -> tuple[bytes, str]:
+    """name -> (filename, data) as a body, with its Content-Type."""
+    boundary = boundary or "fairway-" + secrets.token_hex(12)
+    pieces: list[bytes] = []
+    for name, (filename, data) in fields.items():
+        disposition = f'form-data; name="{_quoted(name)}"; filename="{_quoted(filename)}"'
+        head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: application/octet-stream\r\n\r\n"
+        pieces += [head.encode(), data, b"\r\n"]
+    pieces.append(f"--{boundary}--\r\n".encode())
+    return b"".join(pieces), f"multipart/form-data; boundary={boundary}"
+
+
+def _part(head: bytes, data: memoryview) -> Part:
+    headers: dict[str, str] = {}
+    for line in head.decode("utf-8", "replace").split("\r\n"):
+        key, _, value = line.partition(":")
+        headers.setdefault(key.strip().lower(), value.strip())
+    disposition = headers.get("content-disposition", "")
+    given = _parameters(disposition)
+    if not disposition.lower().startswith("form-data") or "name" not in given:
+        raise BadRequest('malformed multipart body: a part without Content-Disposition: form-data; name="..."')
+    return Part(given["name"], given.get("filename"), headers.get("content-type", "text/plain"), data)
+
+
+def _parameters(value: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for match in _PARAMETER.finditer(value):
+        name, quoted, bare = match.group(1).lower(), match.group(2), match.group(3)
+        # Browsers escape quotes as %22 (WHATWG), curl as \"; a lone backslash is a Windows path's.
+        text = quoted.replace('\\"', '"').replace("\\\\", "\\") if quoted is not None else bare
+        found.setdefault(name.removesuffix("*"), text)
+    return found
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\r", "%0D").replace("\n", "%0A")
