@@ -33,10 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = sys.stdout if asked else sys.stderr
     if not asked:
         print(f"fairway: there is no command {line[0]!r}\n", file=out)
-    print("usage: fairway COMMAND [options]\n\nServes image models from many workers, behind one door or none.\n", file=out)
+    print(
+        "usage: fairway COMMAND [options]\n\nServes image models from many workers, behind one door or none.\n",
+        file=out,
+    )
     for command_name, (_, about) in COMMANDS.items():
         print(f"  {command_name:10} {about}", file=out)
-    print("\nfairway COMMAND --help tells more; every option also works as FAIRWAY_OPTION in the environment.", file=out)
+    print(
+        "\nfairway COMMAND --help tells more; every option also works as FAIRWAY_OPTION in the environment.", file=out
+    )
     return 0 if asked else 2
 
 

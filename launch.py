@@ -29,7 +29,9 @@ STEADY_SECONDS = 60.0  # a part that lived this long crashed for a new reason: t
 @dataclass(frozen=True)
 class LaunchSettings:
     workers: int = option(2, "how many workers to start")
-    model: str = option("flowers", "what they serve: flowers (bundled), a SavedModel folder, .keras, .pb, or keras:NAME")
+    model: str = option(
+        "flowers", "what they serve: flowers (bundled), a SavedModel folder, .keras, .pb, or keras:NAME"
+    )
     weights: str = option("", "weights file for keras:NAME")
     labels: str = option("", "labels file, one a line")
     service: str = option("classify", "name the workers register under")
@@ -79,19 +81,27 @@ class Launch:
         registry, door = Address(reach, registry_port), Address(reach, proxy_port)
         parts = self._parts(registry, registry_port, proxy_port)
         failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        keepers = [asyncio.create_task(self._keep(part, failure)) for part in parts]
-        story = asyncio.create_task(self._tell(registry, door, parts))
         stopped = asyncio.create_task(stop.wait())
+        # The registry first: a taken port is known before any worker loads its model, and nobody has to ask twice.
+        keepers = [asyncio.create_task(self._keep(parts[0], failure))]
+        up = asyncio.create_task(_listening(registry))
+        story: asyncio.Task[None] | None = None
         try:
-            await asyncio.wait((stopped, failure), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stopped, failure, up), return_when=asyncio.FIRST_COMPLETED)
+            if up.done():
+                keepers += [asyncio.create_task(self._keep(part, failure)) for part in parts[1:]]
+                story = asyncio.create_task(self._tell(registry, door, parts))
+                await asyncio.wait((stopped, failure), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopped.cancel()
-            story.cancel()
+            for task in (stopped, up, story):
+                if task is not None:
+                    task.cancel()
             self._stopping.set()
             await self._drain(parts)
             for task in (*keepers, *self._readers):
                 task.cancel()
-            await asyncio.gather(story, *keepers, *self._readers, return_exceptions=True)
+            rest = (*keepers, *self._readers, *([story] if story else []))
+            await asyncio.gather(*rest, return_exceptions=True)
         if failure.done():
             failure.result()
 
@@ -109,7 +119,9 @@ class Launch:
                 ],
             ),
         ]  # fmt: skip
-        asked = [f"--{name}={getattr(s, name)}" for name in ("model", "weights", "labels", "service") if getattr(s, name)]
+        asked = [
+            f"--{name}={getattr(s, name)}" for name in ("model", "weights", "labels", "service") if getattr(s, name)
+        ]
         asked += [f"--registry={registry}", f"--threads={threads}", f"--drain-seconds={s.drain_seconds:g}", "--port=0"]
         parts += [Part(f"worker {i + 1}", ["worker", *asked, *common, *self._for_workers]) for i in range(s.workers)]
         return parts
@@ -257,4 +269,4 @@ def launch(arguments: Sequence[str]) -> int:
     async def main(stop: asyncio.Event) -> None:
         await Launch(read_options(LaunchSettings, given), for_workers=line[at + 1 :]).run(stop)
 
-    return run(main)
+    return run(main, verbose=False)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -49,8 +50,10 @@ async def _classify(names: Sequence[str], settings: ClientSettings) -> int:
     # Names on standard input are taken as they come, a line at a time; their number is not known in advance.
     images: list[Source] | AsyncIterator[Source] = _lines() if "-" in names else list(files(names))
     total = len(images) if isinstance(images, list) else None
-    failed = 0
-    bar = tqdm(total=total, unit="image", disable=None if total is None or total > 1 else True, leave=False)
+    failed = done = 0
+    bar: tqdm[NoReturn] = tqdm(
+        total=total, unit="image", disable=None if total is None or total > 1 else True, leave=False
+    )
     async with Client(
         settings.url, via=settings.via, service=settings.service, timeout=settings.timeout_seconds
     ) as client:
@@ -58,6 +61,7 @@ async def _classify(names: Sequence[str], settings: ClientSettings) -> int:
         async for image, answer in answers:
             name = str(image)
             bar.update()
+            done += 1
             if isinstance(answer, Exception):
                 failed += 1
                 text = f"{name}: {answer.strerror}" if isinstance(answer, OSError) and answer.strerror else str(answer)
@@ -70,7 +74,7 @@ async def _classify(names: Sequence[str], settings: ClientSettings) -> int:
                 _print(f"{name}: {answer}", bar)
     bar.close()
     if failed:
-        print(f"{failed} of {bar.n} failed", file=sys.stderr)
+        print(f"{failed} of {done} failed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -99,7 +103,7 @@ async def _lines() -> AsyncIterator[Source]:
             yield Path(name)
 
 
-def _print(text: str, bar: tqdm, stream: object = None) -> None:
+def _print(text: str, bar: tqdm[NoReturn], stream: TextIO | None = None) -> None:
     if text:
         bar.write(text, file=stream or sys.stdout)
 

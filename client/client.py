@@ -23,7 +23,7 @@ from aiohttp import ClientTimeout, hdrs
 from ..registry import lookup
 from ..registry.errors import WireError
 from ..worker.tensor import Prediction
-from ..worker.wire import classify, multipart
+from ..worker.wire import answer, multipart
 from .addresses import AddressCache
 from .config import Via
 from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, NoWorker, Unreachable, WorkerFailed
@@ -64,7 +64,7 @@ class Client:
         if self._session:
             await self._session.close()
 
-    async def classify(self, image: Source, top: int = classify.DEFAULT_TOP) -> Prediction:
+    async def classify(self, image: Source, top: int = answer.DEFAULT_TOP) -> Prediction:
         """`image`: a path, or the bytes of an image file. Raises ClientError's children, and OSError for the path."""
         data = image if isinstance(image, bytes) else await asyncio.to_thread(Path(image).read_bytes)
         name = "image" if isinstance(image, bytes) else os.path.basename(image)
@@ -79,7 +79,7 @@ class Client:
         images: Iterable[Source] | AsyncIterable[Source],
         *,
         concurrency: int = 16,
-        top: int = classify.DEFAULT_TOP,
+        top: int = answer.DEFAULT_TOP,
     ) -> AsyncGenerator[tuple[Source, Prediction | ClientError | OSError]]:
         """(image, its prediction or its error) in the order of `images`; one bad image does not end the others.
 
@@ -108,11 +108,14 @@ class Client:
                     image, task = running.popleft()
                     yield image, task.result()
         finally:
-            for task in (reading, *(task for _, task in running)):
-                if task is not None:
-                    task.cancel()
+            if reading is not None:
+                reading.cancel()
+            for _, task in running:
+                task.cancel()
 
-    async def _one_of_many(self, image: Source, top: int, slots: asyncio.Semaphore) -> Prediction | ClientError | OSError:
+    async def _one_of_many(
+        self, image: Source, top: int, slots: asyncio.Semaphore
+    ) -> Prediction | ClientError | OSError:
         async with slots:
             try:
                 return await self.classify(image, top)
@@ -121,7 +124,7 @@ class Client:
 
     async def _classify(self, data: bytes, name: str, top: int) -> Prediction:
         body, content_type = multipart.encode({"data": (name, data)})
-        query = f"?top={top}" if top != classify.DEFAULT_TOP else ""
+        query = f"?top={top}" if top != answer.DEFAULT_TOP else ""
         last: ClientError = NoWorker(f"no worker could be reached through {self.url}")
         tried: set[str] = set()
         for attempt in range(ATTEMPTS):
@@ -154,19 +157,19 @@ class Client:
             async with self._session.post(
                 url, data=body, headers=headers, allow_redirects=False, expect100=expect
             ) as response:
-                answer = await response.read()
+                said = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _Attempt(Failure.NOT_SENT, Unreachable(f"cannot reach {url}: {error}")) from error
+            raise _Attempt(Failure.NOT_SENT, Unreachable(f"cannot reach {url}: {_reason(error)}")) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _Attempt(Failure.BROKEN, WorkerFailed(f"{url} broke the connection: {error}")) from error
         if response.status == 307 and expect:
             return await self._upload(response.headers["Location"], body, content_type, False)
         if response.status == 200:
             try:
-                return classify.decode(answer)
+                return answer.decode(said)
             except ValueError as error:
                 raise WorkerFailed(f"{url} answered 200, but not with a prediction: {error}") from error
-        text = classify.decode_error(answer)
+        text = answer.decode_error(said)
         match response.status:
             case 429:
                 raise _Attempt(Failure.BUSY, Busy(text))
@@ -194,9 +197,11 @@ class Client:
             ) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"no proxy answers at {self.url}: {error}; start one with scripts/launch") from error
+            raise Unreachable(
+                f"no proxy answers at {self.url} ({_reason(error)}); start one with scripts/launch"
+            ) from error
         if response.status in (404, 503):
-            raise NoWorker(classify.decode_error(body))
+            raise NoWorker(answer.decode_error(body))
         try:
             return lookup.decode(body)
         except WireError as error:
@@ -224,3 +229,8 @@ async def _one_by_one(images: Iterable[Source]) -> AsyncIterator[Source]:
 
 async def _next(reader: AsyncIterator[Source]) -> Source | None:
     return await anext(reader, None)
+
+
+def _reason(error: Exception) -> str:
+    """`Connection refused`, without the address that aiohttp repeats."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

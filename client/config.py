@@ -13,7 +13,9 @@ Via = Literal["address", "forward", "redirect"]
 @dataclass(frozen=True)
 class ClientSettings:
     url: str = option("http://127.0.0.1:12480", "the proxy's address")
-    via: Via = option("address", "address: look up, upload straight to a worker; forward: through the proxy; redirect: 307")
+    via: Via = option(
+        "address", "address: look up, upload straight to a worker; forward: through the proxy; redirect: 307"
+    )
     service: str = option("", "service to ask for; empty: the proxy's default")
     top: int = option(5, "how many labels an image gets")
     concurrency: int = option(16, "uploads under way at once")

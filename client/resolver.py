@@ -15,7 +15,9 @@ from .pool import Pool, Upstream
 class Resolver:
     """`await start()`; `choose(service)` gives the next worker, waiting a bounded time for one to appear."""
 
-    def __init__(self, registry: Address | None = None, static: Sequence[Address] = (), service: str = "classify") -> None:
+    def __init__(
+        self, registry: Address | None = None, static: Sequence[Address] = (), service: str = "classify"
+    ) -> None:
         self._fixed = [Instance(f"static-{i}", service, address) for i, address in enumerate(static)]
         self._link = Link(registry, self._refresh) if registry and not static else None
         self._services: dict[str, tuple[Pool, Balancer]] = {}

@@ -16,7 +16,9 @@ AddressFormat = Literal["host:port", "port", "url"]
 class ProxySettings:
     host: str = option("127.0.0.1", "address to listen on; anything but loopback wants --insecure")
     port: int = option(12480, "TCP port; 0 takes a free one", env="FAIRWAY_PROXY_PORT")
-    mode: Mode = option("auto", "auto: GET / hands out an address, uploads are forwarded, /-/direct/ redirects; or one only")
+    mode: Mode = option(
+        "auto", "auto: GET / hands out an address, uploads are forwarded, /-/direct/ redirects; or one only"
+    )
     registry: str = option("127.0.0.1:12481", "the registry to watch, HOST:PORT")
     static: tuple[str, ...] = option((), "fixed workers, PORT or HOST:PORT, comma separated: no registry is needed")
     service: str = option("classify", "the service meant when a request names none")
@@ -24,7 +26,9 @@ class ProxySettings:
     address_ttl_seconds: float = option(5.0, "how long callers may keep addresses; workers drain for as long")
     wait_seconds: float = option(2.0, "how long a request waits for a worker to appear before it gets 503")
     connect_seconds: float = option(2.0, "how long connecting to a worker may take")
-    deadline_seconds: float = option(30.0, "from the upload being read to the answer's beginning, all attempts included")
+    deadline_seconds: float = option(
+        30.0, "from the upload being read to the answer's beginning, all attempts included"
+    )
     stall_seconds: float = option(30.0, "an upload or an answer that makes no progress for this long is given up")
     replay_bytes: int = option(1024 * 1024, "of each upload, kept until answered, so that another worker can be tried")
     max_body: int = option(64 * 1024 * 1024, "largest upload, in bytes; larger ones get 413")
@@ -33,5 +37,3 @@ class ProxySettings:
 
     def __post_init__(self) -> None:
         require_loopback(self.host, self.insecure)
-
-

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 
 class ProxyError(Exception):
     """Base; `status` and `headers` go into the answer, the text into its `{"error": ...}`."""
 
     status = 500
-    headers: Mapping[str, str] = {}
+    headers: ClassVar[Mapping[str, str]] = {}
 
 
 class BadRequest(ProxyError):
@@ -24,7 +25,7 @@ class NotFound(ProxyError):
 
 class MethodNotAllowed(ProxyError):
     status = 405
-    headers = {"Allow": "GET, HEAD"}
+    headers: ClassVar[Mapping[str, str]] = {"Allow": "GET, HEAD"}
 
 
 class BodyTooLarge(ProxyError):
@@ -49,7 +50,7 @@ class WorkerLost(ProxyError):
 
 class NoWorker(ProxyError):
     status = 503
-    headers = {"Retry-After": "1"}
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 class DeadlineExceeded(ProxyError):

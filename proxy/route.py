@@ -1,10 +1,10 @@
 """Which door a request came to: decided from method, path and mode alone. Sans-io.
 
-    /-/healthz  /-/readyz  /-/workers       the proxy's own
-    /-/direct/PATH                          307 to PATH at a worker
-    /-/services/NAME/PATH                   PATH at a worker of NAME, as the X-Fairway-Service header would
-    /healthz  /readyz                       the proxy's own too: a worker's are never shown as if they were the cluster's
-    anything else                           what the mode says
+/-/healthz  /-/readyz  /-/workers       the proxy's own
+/-/direct/PATH                          307 to PATH at a worker
+/-/services/NAME/PATH                   PATH at a worker of NAME, as the X-Fairway-Service header would
+/healthz  /readyz                       the proxy's own too: a worker's are never shown as if they were the cluster's
+anything else                           what the mode says
 """
 
 from __future__ import annotations
@@ -52,8 +52,5 @@ def route(mode: Mode, method: str, target: str, header_service: str | None, defa
             f"{target}: no such page; the proxy's own are /-/healthz, /-/readyz, /-/workers, /-/direct/, /-/services/NAME/"
         )
     manner: Manner
-    if mode == "auto":
-        manner = "address" if method in ("GET", "HEAD") and path == "/" else "forward"
-    else:
-        manner = mode
+    manner = ("address" if method in ("GET", "HEAD") and path == "/" else "forward") if mode == "auto" else mode
     return Route(manner, service, path + mark + query, named)

@@ -34,7 +34,11 @@ class Proxy:
         self.draining = False
         self._forwarder = Forwarder(settings, resolver)
         self._server = web.Server(
-            self._handle, handler_cancellation=True, keepalive_timeout=IDLE_SECONDS, auto_decompress=False, access_log=None
+            self._handle,
+            handler_cancellation=True,
+            keepalive_timeout=IDLE_SECONDS,
+            auto_decompress=False,
+            access_log=None,
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=settings.drain_seconds)
 
@@ -80,7 +84,11 @@ class Proxy:
         check_framing(list(request.headers.items()), (request.version.major, request.version.minor))
         settings = self.settings
         found = route(
-            settings.mode, request.method, request.rel_url.raw_path_qs, request.headers.get(SERVICE_HEADER), settings.service
+            settings.mode,
+            request.method,
+            request.rel_url.raw_path_qs,
+            request.headers.get(SERVICE_HEADER),
+            settings.service,
         )
         match found.manner:
             case "forward":

@@ -120,7 +120,7 @@ def watch(arguments: Sequence[str]) -> int:
 def _line(instance: Instance, as_json: bool, state: str = "") -> str:
     if as_json:
         return json.dumps({"state": state or instance.state, "service": instance.service} | rows([instance])[0])
-    return f"{state or instance.state:9} {instance.role:24} {str(instance.address):21} [{instance.id}]"
+    return f"{state or instance.state:9} {instance.role:24} {instance.address!s:21} [{instance.id}]"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidInstance
-from .instance import Address, Instance, Query, is_loopback
+from .instance import EVERYTHING, Address, Instance, Query, is_loopback
 from .wire import Free, Helo, Message, Register
 
 SEAPORT_TIMEOUT = 45.0  # seconds; seaport's peers send a heartbeat every 15 s and give up after three
@@ -90,7 +90,7 @@ class Catalog:
         """When to ask `silent` again."""
         return min((peer.heard + peer.timeout for peer in self._peers.values()), default=None)
 
-    def query(self, query: Query = Query()) -> list[Instance]:
+    def query(self, query: Query = EVERYTHING) -> list[Instance]:
         """In the order of registration."""
         return [instance for instance, _ in self._rows.values() if query.matches(instance)]
 

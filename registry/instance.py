@@ -123,6 +123,9 @@ class Query:
         return (not self.service or instance.service == self.service) and satisfies(instance.version, self.range)
 
 
+EVERYTHING = Query()
+
+
 def satisfies(version: str, wanted: str) -> bool:
     """npm's semver.satisfies; what is no version, or no range, satisfies nothing but the empty range."""
     if not wanted:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .errors import RegistryUnreachable, WireError
-from .instance import Address, Instance, Query
+from .instance import EVERYTHING, Address, Instance, Query
 from .ports import free_port
 from .replica import Replica
 from .wire import Free, Heartbeat, Register, RowReader, Synced, encode
@@ -82,7 +82,7 @@ class Link:
             except OSError:
                 pass  # the hub is away, and forgets us anyway
 
-    def query(self, query: Query = Query()) -> list[Instance]:
+    def query(self, query: Query = EVERYTHING) -> list[Instance]:
         return [instance for instance in self.replica.instances() if query.matches(instance)]
 
     async def close(self) -> None:

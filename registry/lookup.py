@@ -1,8 +1,8 @@
 """Manual-DNS answers: what an address door says, and how a caller reads it. Both directions, no socket.
 
-    text/plain         127.0.0.1:9001\\n        (or `9001\\n`, or `http://127.0.0.1:9001/\\n`)
-    application/json   {"service": "classify", "instances": [{"id", "host", "port", "url", "version"}, ...],
-                        "ttl_seconds": 5}       (best first, at most three)
+text/plain         127.0.0.1:9001\\n        (or `9001\\n`, or `http://127.0.0.1:9001/\\n`)
+application/json   {"service": "classify", "instances": [{"id", "host", "port", "url", "version"}, ...],
+                    "ttl_seconds": 5}       (best first, at most three)
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def read_options(settings: type[T], given: argparse.Namespace, environment: Mapp
 
 
 def environment_name(f: Any) -> str:
-    return f.metadata["env"] or "FAIRWAY_" + f.name.upper()
+    return str(f.metadata["env"] or "FAIRWAY_" + f.name.upper())
 
 
 def _convert(raw: Any, kind: Any, source: str) -> Any:
@@ -76,7 +76,9 @@ def _convert(raw: Any, kind: Any, source: str) -> Any:
         if get_origin(kind) is tuple:
             return tuple(part.strip() for part in raw.split(",") if part.strip())
         if kind is bool:
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[raw.lower()]
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
+                raw.lower()
+            ]
         if kind in (int, float):
             return kind(raw)
         return Path(raw) if kind is Path else raw

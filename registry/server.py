@@ -13,6 +13,7 @@ from itertools import count
 from typing import cast
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from .catalog import Catalog, Change, Gone, Put, Refused
 from .config import RegistrySettings
@@ -214,9 +215,9 @@ class RowsProtocol(asyncio.Protocol):
 
 
 @web.middleware
-async def _json_errors(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
-        return cast(web.StreamResponse, await handler(request))
+        return await handler(request)
     except web.HTTPException as error:
         text = f"{request.method} {request.path}: {error.reason}; this registry answers GET on /v1/catalog/services, "
         text += "/v1/health/service/NAME and /healthz, and seaport rows on the same port"

@@ -51,7 +51,9 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         return
 
     http = HttpListener(engine, settings)
-    runner = web.AppRunner(http.app, access_log=None, shutdown_timeout=1, handler_cancellation=True, auto_decompress=False)
+    runner = web.AppRunner(
+        http.app, access_log=None, shutdown_timeout=1, handler_cancellation=True, auto_decompress=False
+    )
     await runner.setup()
     site = web.SockSite(runner, listener_socket, backlog=1024)
     await site.start()
@@ -64,7 +66,12 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         address = Address.parse(settings.advertise, host) if ":" in settings.advertise else None
         address = address or Address(settings.advertise or _reachable(host), port)
         instance = Instance(
-            new_id(), settings.service, address, settings.service_version, models=(model.name,), meta={"pid": os.getpid()}
+            new_id(),
+            settings.service,
+            address,
+            settings.service_version,
+            models=(model.name,),
+            meta={"pid": os.getpid()},
         )
         link.announce(instance)
         await link.start()
@@ -85,9 +92,11 @@ async def _drain(
         # Withdrawn rather than marked: seaport's own clients know no states, and must not be sent here either.
         await link.withdraw(instance.id)
         await asyncio.sleep(settings.drain_seconds)
-    deadline = asyncio.get_running_loop().time() + settings.finish_seconds
-    while http.in_flight and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.02)
+    try:
+        async with asyncio.timeout(settings.finish_seconds):
+            await http.idle()
+    except TimeoutError:
+        log.warning("%d requests were not finished in %g s", http.in_flight, settings.finish_seconds)
     if link:
         await link.close()
 

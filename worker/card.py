@@ -149,8 +149,9 @@ def settle_input(card: Card | None, known: InputSpec | None, seen: dict[str, Any
         return override(known, said)
     if said.get("mean") is None or said.get("std") is None:
         raise ConfigurationError(
-            "it cannot be known how this model wants its pixels scaled: put a model_card.json beside it (docs/models.md), "
-            "or say --input-mean and --input-std, e.g. 127.5 and 127.5 for -1..1, 0 and 255 for 0..1, 0 and 1 for 0..255"
+            "it cannot be known how this model wants its pixels scaled: put a model_card.json beside it "
+            "(docs/models.md), or say --input-mean and --input-std: "
+            "127.5 and 127.5 for -1..1, 0 and 255 for 0..1, 0 and 1 for 0..255"
         )
     if not (seen.get("width") or said.get("width")) or not (seen.get("height") or said.get("height")):
         raise ConfigurationError("the model does not tell its input's size: say --input-width and --input-height")

@@ -33,8 +33,12 @@ class WorkerSettings:
     input_height: int | None = option(None, "overrides the model card: pixels the model wants")
     input_channels: str | None = option(None, "overrides the model card: RGB, BGR or L (gray)")
     input_resize: str | None = option(None, "overrides the model card: crop, squash, pad or none")
-    input_filter: str | None = option(None, "overrides the model card: nearest, bilinear, bicubic, lanczos, tf-bilinear")
-    input_mean: str | None = option(None, "overrides the model card: subtracted from pixels 0..255; one number or three")
+    input_filter: str | None = option(
+        None, "overrides the model card: nearest, bilinear, bicubic, lanczos, tf-bilinear"
+    )
+    input_mean: str | None = option(
+        None, "overrides the model card: subtracted from pixels 0..255; one number or three"
+    )
     input_std: str | None = option(None, "overrides the model card: what the difference is divided by")
     input_layer: str = option("", "frozen graphs: tensor to feed, if it is not the only placeholder")
     output_layer: str = option("", "frozen graphs: tensor to read, if it is not final_result")

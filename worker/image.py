@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from .card import InputSpec
 
 # Decoders that are self-contained and fuzzed; EPS would start Ghostscript, PSD/FLI/... nobody uploads to a classifier.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "ICO", "PPM", *(("AVIF",) if features.check("avif") else ()))
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "BMP",
+    "DIB",
+    "WEBP",
+    "TIFF",
+    "ICO",
+    "PPM",
+    *(("AVIF",) if features.check("avif") else ()),
+)
 
 # First bytes that promise an image: when decoding fails, they decide between "broken image" and "not an image".
 SIGNATURES = (
@@ -91,7 +102,7 @@ def to_array(image: Image.Image, spec: InputSpec) -> NDArray[Any]:
     if spec.channels == "BGR":
         pixels = pixels[:, :, ::-1]
     if spec.mean != (0.0,) or spec.std != (1.0,):
-        pixels = (pixels.astype(np.float32) - np.float32(spec.mean)) / np.float32(spec.std)
+        pixels = (pixels.astype(np.float32) - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
     if spec.dtype == "uint8" and pixels.dtype != np.uint8:
         pixels = np.clip(np.rint(pixels), 0, 255)
     if spec.flatten:
@@ -136,6 +147,7 @@ def _padded(image: Image.Image, spec: InputSpec) -> NDArray[Any]:
     scale = min(spec.width / image.width, spec.height / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     left, top = (spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2
+    pixels: NDArray[Any]
     if spec.filter == "tf-bilinear":
         pixels = _tf_bilinear(_array(image), (0.0, 0.0, float(image.width), float(image.height)), inner)
     else:
@@ -156,7 +168,8 @@ def _tf_bilinear(
     upper, lower = pixels[rows[0]], pixels[rows[1]]
     above = upper[:, columns[0]] * (1 - wx) + upper[:, columns[1]] * wx
     below = lower[:, columns[0]] * (1 - wx) + lower[:, columns[1]] * wx
-    return (above * (1 - wy) + below * wy).astype(np.float32)
+    blended: NDArray[np.float32] = (above * (1 - wy) + below * wy).astype(np.float32)
+    return blended
 
 
 def _taps(count: int, start: float, end: float, limit: int) -> tuple[tuple[Any, Any], NDArray[np.float32]]:

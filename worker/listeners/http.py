@@ -1,8 +1,8 @@
 """HTTP: the article's upload, and raw bodies.
 
-    POST /        multipart field `data` (or the only file), or the image itself as the body; `?top=K`
-    PUT  /NAME    the same, as `curl -T x.jpg` sends it
-    GET  /healthz alive?    GET /readyz  taking requests?
+POST /        multipart field `data` (or the only file), or the image itself as the body; `?top=K`
+PUT  /NAME    the same, as `curl -T x.jpg` sends it
+GET  /healthz alive?    GET /readyz  taking requests?
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 from ..errors import BadRequest, TooLarge, WorkerError
-from ..wire import classify, multipart
+from ..wire import answer, multipart
 
 if TYPE_CHECKING:
     from ..config import WorkerSettings
@@ -35,12 +36,18 @@ class HttpListener:
         self._max_bytes = settings.max_bytes
         self._name = settings.service
         self.in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.app = web.Application(middlewares=[self._around], handler_args={"keepalive_timeout": KEEP_ALIVE_SECONDS})
         add = self.app.router.add_route
         add("GET", "/healthz", self._healthz)
         add("GET", "/readyz", self._readyz)
         add("POST", "/", self._classify, expect_handler=self._expect)
         add("PUT", "/{name:[^/]*}", self._classify, expect_handler=self._expect)
+
+    async def idle(self) -> None:
+        """Until no request is being read or answered."""
+        await self._idle.wait()
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -53,7 +60,7 @@ class HttpListener:
         )
 
     async def _classify(self, request: web.Request) -> web.Response:
-        top = classify.top_of(request.query.get("top"))
+        top = answer.top_of(request.query.get("top"))
         body = await self._read(request)
         upload: bytes | memoryview = body
         if request.content_type == "multipart/form-data":
@@ -61,7 +68,7 @@ class HttpListener:
         if not len(upload):
             raise BadRequest("the upload is empty: send an image as multipart field 'data', or as the body")
         prediction = await self._engine.classify(upload, top)
-        return web.Response(body=classify.encode(prediction), content_type="application/json")
+        return web.Response(body=answer.encode(prediction), content_type="application/json")
 
     async def _expect(self, request: web.Request) -> web.StreamResponse | None:
         """`100 Continue` only once the declared size is acceptable: a refused body is never sent."""
@@ -91,16 +98,14 @@ class HttpListener:
 
     def _check_size(self, request: web.Request) -> None:
         if (request.content_length or 0) > self._max_bytes:
-            raise TooLarge(
-                f"the upload has {request.content_length} bytes; at most {self._max_bytes} are accepted"
-            )
+            raise TooLarge(f"the upload has {request.content_length} bytes; at most {self._max_bytes} are accepted")
 
     @web.middleware
-    async def _around(self, request: web.Request, handler: web.Handler) -> web.StreamResponse:
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.in_flight += 1
+        self._idle.clear()
         try:
             response = await handler(request)
-            assert isinstance(response, web.StreamResponse)
         except WorkerError as error:
             response = self._error(error.status, str(error))
         except web.HTTPException as error:
@@ -112,6 +117,8 @@ class HttpListener:
             response = self._error(500, "the worker failed; its log says why")
         finally:
             self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
         if self._engine.draining:
             response.force_close()
         return response
@@ -128,7 +135,7 @@ class HttpListener:
     def _error(self, status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
         more = RETRY_AFTER if status in (429, 503) else {}
         return web.Response(
-            body=classify.encode_error(text),
+            body=answer.encode_error(text),
             status=status,
             content_type="application/json",
             headers={**(headers or {}), **more},

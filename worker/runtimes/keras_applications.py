@@ -13,18 +13,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..card import InputSpec
+from ..card import Channels, InputSpec
 from ..errors import ConfigurationError
 
 log = logging.getLogger("fairway.worker")
 
-INCEPTION = ((127.5,), (127.5,), "RGB")
-CAFFE = ((103.939, 116.779, 123.68), (1.0,), "BGR")
-TORCH = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "RGB")
-INSIDE = ((0.0,), (1.0,), "RGB")
+Scaling = tuple[tuple[float, ...], tuple[float, ...], Channels]
+INCEPTION: Scaling = ((127.5,), (127.5,), "RGB")
+CAFFE: Scaling = ((103.939, 116.779, 123.68), (1.0,), "BGR")
+TORCH: Scaling = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "RGB")
+INSIDE: Scaling = ((0.0,), (1.0,), "RGB")
 
 # Prefix of the model's name -> scaling; longer prefixes first, so that ResNet50V2 is not taken for a ResNet.
-FAMILIES: list[tuple[str, tuple[tuple[float, ...], tuple[float, ...], str]]] = [
+FAMILIES: list[tuple[str, Scaling]] = [
     ("MobileNetV3", INSIDE),
     ("MobileNet", INCEPTION),
     ("InceptionResNetV2", INCEPTION),

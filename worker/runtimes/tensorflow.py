@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its C++ side would greet every start with a page of text
-
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from ..card import Card, InputSpec, find_card, override, read_card, settle_input, settle_labels
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """TensorFlow's C++ side greets every start with a page of text that no log level stops; it is shown on errors only."""
+    with tempfile.TemporaryFile() as greeting:
+        stderr = os.dup(2)
+        os.dup2(greeting.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            greeting.seek(0)
+            os.write(stderr, greeting.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with _quiet():
+    import tensorflow as tf
+
+    GPUS = tf.config.list_physical_devices("GPU")
 
 log = logging.getLogger("fairway.worker")
 
@@ -26,7 +49,7 @@ BUNDLED = Path(__file__).parents[1] / "models"
 
 @dataclass
 class TensorFlowModel:
-    """`call` takes a (n, *item) array and gives (n, classes); `single`: it takes one item at a time, unbatched or of 1."""
+    """`call` takes a (n, *item) array and gives (n, classes); `single`: it takes one item at a time."""
 
     name: str
     version: str
@@ -56,11 +79,11 @@ def load(settings: WorkerSettings, threads: int) -> TensorFlowModel:
     """Raises ConfigurationError saying what to do."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(2)  # 1 would serialise everything silently
-    for gpu in tf.config.list_physical_devices("GPU"):
+    for gpu in GPUS:
         tf.config.experimental.set_memory_growth(gpu, True)
     name, version, path, card = settings.model, "", None, None
     if settings.model.startswith("keras:"):
-        loaded = _load_application(settings.model.removeprefix("keras:"), settings.weights)
+        loaded = _load_application(settings.model.removeprefix("keras:"), settings.weights, bool(settings.labels))
     else:
         path = find_model(settings.model)
         card_path = find_card(path)
@@ -89,10 +112,8 @@ def load(settings: WorkerSettings, threads: int) -> TensorFlowModel:
 
 def find_model(wanted: str) -> Path:
     """The bundled model of that name, or a path; of a parent with numeric versions the highest."""
-    if "/" not in wanted and (BUNDLED / wanted).is_dir():
-        path = BUNDLED / wanted
-    else:
-        path = Path(wanted)
+    bundled = "/" not in wanted and (BUNDLED / wanted).is_dir()
+    path = BUNDLED / wanted if bundled else Path(wanted)
     if not path.exists():
         names = ", ".join(sorted(p.name for p in BUNDLED.iterdir()))
         raise ConfigurationError(f"no such model: {wanted}; bundled: {names}; or a path, or keras:NAME")
@@ -110,12 +131,12 @@ def find_model(wanted: str) -> Path:
     return versions[-1][1]
 
 
-def _load_application(name: str, weights: str) -> _Loaded:
+def _load_application(name: str, weights: str, labelled: bool) -> _Loaded:
     from .keras_applications import build, imagenet_labels
 
     model, spec = build(name, weights)
     outputs = model.output_shape[-1]
-    return _Loaded(_compiled(model), outputs, spec, {}, labels=imagenet_labels(outputs))
+    return _Loaded(_compiled(model), outputs, spec, {}, labels=() if labelled else imagenet_labels(outputs))
 
 
 def _load_keras_file(path: Path) -> _Loaded:
@@ -205,7 +226,7 @@ def _load_frozen_graph(path: Path, input_layer: str, output_layer: str) -> _Load
         return np.asarray(scores.reshape(len(batch), -1), np.float32)
 
     seen = {} if unbatched else _seen(fed.shape, fed.dtype.name)
-    loaded = _Loaded(call, 0, known, seen, single=unbatched or (fed.shape.rank or 0) > 0 and fed.shape[0] == 1)
+    loaded = _Loaded(call, 0, known, seen, single=unbatched or ((fed.shape.rank or 0) > 0 and fed.shape[0] == 1))
     return replace(loaded, outputs=read.shape[-1] if read.shape.rank and read.shape[-1] else _count_outputs(loaded))
 
 
@@ -221,7 +242,9 @@ def _compiled(model: Any) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
 
 def _seen(shape: Any, dtype: str) -> dict[str, Any]:
     """What a signature's input shape (with its batch dimension) and dtype show, in the model card's words."""
-    size = [None if n is None else int(n) for n in shape] if getattr(shape, "rank", len(shape or ())) is not None else []
+    size = (
+        [None if n is None else int(n) for n in shape] if getattr(shape, "rank", len(shape or ())) is not None else []
+    )
     seen: dict[str, Any] = {"dtype": "uint8" if dtype == "uint8" else "float32"}
     if len(size) == 4 and size[1] and size[2]:
         seen |= {"height": size[1], "width": size[2]}

@@ -1,4 +1,4 @@
-"""A trained Keras model -> a SavedModel with its weights frozen into the graph: one file, half the size, faster to start."""
+"""A trained Keras model -> a SavedModel with its weights frozen into the graph: one file, and faster to start."""
 
 from __future__ import annotations
 

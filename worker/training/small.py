@@ -1,6 +1,6 @@
 """Train the small network from scratch and write a versioned SavedModel with its card: `scripts/train`.
 
-    scripts/train --images flowers_small --images flowers --out worker/models/flowers
+scripts/train --images flowers_small --images flowers --out worker/models/flowers
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ def _write(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__)
-    parser.add_argument("--images", type=Path, action="append", required=True, help="folder with one sub-folder a class")
+    parser.add_argument(
+        "--images", type=Path, action="append", required=True, help="folder with one sub-folder a class"
+    )
     parser.add_argument("--out", type=Path, required=True, help="model folder; each run adds the next version to it")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--seed", type=int, default=Recipe.seed)

@@ -47,6 +47,6 @@ def top_of(text: str | None) -> int:
     """The `top` query parameter. Raises BadRequest unless it is a whole number from 1 up."""
     if text is None:
         return DEFAULT_TOP
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9])):
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
         raise BadRequest(f"top={text!r}: expected a whole number from 1 up")
     return int(text[:9])

@@ -1,0 +1,1 @@
+"""Mirrors the house, folder by folder; cluster/ runs real processes on loopback."""
