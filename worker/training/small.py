@@ -145,6 +145,7 @@ def _write(
     card = {
         "name": out.name,
         "version": version,
+        "description": "A small residual network, trained from scratch, without pretrained weights.",
         "input": {
             "width": spec.width,
             "height": spec.height,

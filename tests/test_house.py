@@ -1,0 +1,100 @@
+"""The laws of docs/house.md that a reader of imports and folders can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FOLDERS = ("registry", "worker", "client", "proxy")
+
+# Files whose head or place says sans-io: bytes and `now` in, values out.
+HEART = (
+    "registry/instance.py", "registry/catalog.py", "registry/wire.py", "registry/replica.py", "registry/lookup.py",
+    "registry/consul.py", "worker/tensor.py", "worker/wire/multipart.py", "worker/wire/answer.py", "client/pool.py",
+    "client/balancers.py", "client/retry.py", "client/addresses.py", "proxy/head.py", "proxy/route.py",
+)  # fmt: skip
+WORLD = {"asyncio", "socket", "time", "aiohttp", "selectors", "threading", "subprocess", "os", "uvloop", "datetime"}
+JUNK_DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "types", "constants"}
+MOST_LINES = 450
+
+
+def tracked(suffix: str = "") -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listing.stdout.splitlines() if name.endswith(suffix)]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of absolute imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("name", HEART)
+def test_the_heart_does_not_touch_the_world(name: str) -> None:
+    assert not imports(ROOT / name) & WORLD
+
+
+def test_every_codec_belongs_to_the_heart() -> None:
+    codecs = {str(path.relative_to(ROOT)) for path in (ROOT / "worker/wire").glob("*.py")} - {"worker/wire/__init__.py"}
+    assert codecs <= set(HEART)
+
+
+def test_a_file_is_one_noun() -> None:
+    long = {str(p.relative_to(ROOT)): n for p in tracked(".py") if (n := len(p.read_text().splitlines())) > MOST_LINES}
+    assert not long
+
+
+def test_there_is_no_junk_drawer() -> None:
+    assert not [p for p in tracked() if p.stem in JUNK_DRAWERS or set(p.relative_to(ROOT).parts[:-1]) & JUNK_DRAWERS]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_who_knows_one_folder_knows_four(folder: str) -> None:
+    for face in ("__init__.py", "errors.py", "config.py", "__main__.py"):
+        assert (ROOT / folder / face).is_file()
+    assert ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text("utf-8")))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_inside_the_house_are_relative(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert "fairway" not in imports(path), path
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    silent = []
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text("utf-8"))
+            if path.name != "__init__.py" and not ast.get_docstring(tree):
+                silent.append(str(path.relative_to(ROOT)))
+    assert not silent
+
+
+def test_scripts_begin_with_their_usage() -> None:
+    for path in (ROOT / "scripts").iterdir():
+        if path.is_file() and path.suffix != ".py":
+            assert path.read_text("utf-8").splitlines()[1].startswith("# Usage: "), path
+
+
+def test_what_is_bundled_stays_small() -> None:
+    assert sum(path.stat().st_size for path in (ROOT / "worker/models").rglob("*") if path.is_file()) <= 3_000_000
+
+
+def test_nothing_large_is_tracked() -> None:
+    assert not [path for path in tracked() if path.stat().st_size > 3_200_000]
