@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, SHARED, picture
+from ..conftest import ROOT, SHARED, picture
 
 from .processes import Running
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import picture
+from ..conftest import picture
 
 from .processes import FAIRWAY, Running, Watched, children
 
