@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,9 +47,10 @@ def registry(arguments: Sequence[str]) -> int:
 def services(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="fairway services", description="Lists every registered instance.")
     add_options(parser, ReaderSettings)
-    settings = read_options(ReaderSettings, parser.parse_args(arguments))
+    given = parser.parse_args(arguments)
 
     async def main(stop: asyncio.Event) -> None:
+        settings = read_options(ReaderSettings, given)
         link = Link(Address.parse(settings.registry))
         await link.start(settings.wait_seconds)
         found = sorted(link.query(), key=lambda instance: (instance.service, instance.address))
@@ -67,12 +69,13 @@ def lookup(arguments: Sequence[str]) -> int:
         description="Prints the addresses of a service's instances, one a line; exit status 1 if there is none.",
         epilog="NAME may carry a version range as npm writes them: fairway lookup 'classify@^1.2'",
     )
-    parser.add_argument("name", nargs="?", default="classify", help="service, or service@range (default classify)")
+    parser.add_argument("name", nargs="?", default="classify", help="service, or service@range (default: classify)")
     add_options(parser, ReaderSettings)
     given = parser.parse_args(arguments)
-    settings, query = read_options(ReaderSettings, given), Query.parse(given.name)
+    query = Query.parse(given.name)
 
     async def main(stop: asyncio.Event) -> int:
+        settings = read_options(ReaderSettings, given)
         link = Link(Address.parse(settings.registry))
         await link.start(settings.wait_seconds)
         try:
@@ -94,12 +97,20 @@ def watch(arguments: Sequence[str]) -> int:
         prog="fairway watch", description="Prints who is there, then every change, until interrupted."
     )
     add_options(parser, ReaderSettings)
-    settings = read_options(ReaderSettings, parser.parse_args(arguments))
+    given = parser.parse_args(arguments)
 
     async def main(stop: asyncio.Event) -> None:
+        settings = read_options(ReaderSettings, given)
         known: dict[str, Instance] = {}
 
         def show() -> None:
+            try:
+                show_changes()
+            except BrokenPipeError:  # `fairway watch | head`: the reader has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                stop.set()
+
+        def show_changes() -> None:
             now = {instance.id: instance for instance in link.query()}
             for id in known.keys() - now.keys():
                 print(_line(known[id], settings.json, "gone"), flush=True)

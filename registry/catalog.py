@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import InvalidInstance
+from .errors import ConfigurationError, InvalidInstance, WireError
 from .instance import EVERYTHING, Address, Instance, Query, is_loopback
-from .wire import Free, Helo, Message, Register
+from .wire import Free, Helo, Message, Register, encode
 
 SEAPORT_TIMEOUT = 45.0  # seconds; seaport's peers send a heartbeat every 15 s and give up after three
 MAX_ROWS_PER_PEER = 1_000
@@ -57,7 +57,7 @@ class Catalog:
     """All registrations of one hub. `allowed` names networks (CIDR) whose addresses anybody may advertise."""
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
-        self._networks = [ipaddress.ip_network(text, strict=False) for text in allowed]
+        self._networks = [_network(text) for text in allowed]
         self._peers: dict[str, _Peer] = {}
         self._rows: dict[str, tuple[Instance, str]] = {}  # id -> instance, the owning peer
         self.index = 1  # grows with every change
@@ -105,7 +105,8 @@ class Catalog:
         try:
             instance = Instance.from_meta(id, meta, host)
             self._check_address(instance.address, host)
-        except InvalidInstance as error:
+            encode(Register(id, instance.as_meta()))  # it may have grown: a row nobody can be told is not taken
+        except (InvalidInstance, WireError) as error:
             return Refused(id, str(error))
         if id in self._rows:
             known, owner = self._rows[id]
@@ -148,3 +149,10 @@ class Catalog:
 
     def __repr__(self) -> str:
         return f"<Catalog [{len(self._rows)} instances of {len(self.services())} services | {len(self._peers)} peers]>"
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ConfigurationError(f"--allow: {text!r} is not a network: expected e.g. 10.0.0.0/8") from error

@@ -19,6 +19,12 @@ class RegistrySettings:
     max_connections: int = option(10_000, "connections held at once; further ones are closed at once")
 
     def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise ConfigurationError(f"--port {self.port}: expected 0 (any free port) to 65535")
+        if not 0 < self.heartbeat_seconds <= 15:  # a Link takes half a minute of silence for the registry's end
+            raise ConfigurationError(f"--heartbeat-seconds {self.heartbeat_seconds}: expected more than 0, at most 15")
+        if self.max_connections < 1:
+            raise ConfigurationError(f"--max-connections {self.max_connections}: expected at least 1")
         require_loopback(self.host, self.insecure)
 
 

@@ -15,6 +15,7 @@ from .errors import InvalidInstance
 State = Literal["starting", "passing", "draining", "critical"]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
+COMPARATOR = re.compile(r"([<>=~^])\s+")  # npm lets `>= 1.2` stand for `>=1.2`; the library behind NpmSpec does not
 
 
 @dataclass(frozen=True, order=True)
@@ -32,7 +33,7 @@ class Address:
     def parse(cls, text: str, host: str = "127.0.0.1") -> Address:
         """`9001`, `host:9001`, `[::1]:9001`; `host` stands in when only a port is given."""
         head, _, tail = text.strip().rpartition(":")
-        if not tail.isascii() or not tail.isdigit():
+        if not tail.isascii() or not tail.isdigit() or len(tail) > 5:
             raise InvalidInstance(f"{text!r} is not an address: expected PORT or HOST:PORT")
         return cls(head.removeprefix("[").removesuffix("]") or host, int(tail))
 
@@ -131,6 +132,14 @@ def satisfies(version: str, wanted: str) -> bool:
     if not wanted:
         return True
     try:
-        return bool(NpmSpec(wanted).match(Version(version.strip().removeprefix("v"))))
-    except ValueError:
+        found = Version(version.strip().removeprefix("v"))
+        return any(_within(found, part.strip()) for part in wanted.split("||"))
+    except (ValueError, AttributeError):  # the latter is NpmSpec's for `a - b` of what are no versions
         return False
+
+
+def _within(version: Version, part: str) -> bool:
+    try:  # one whole version; NpmSpec would let 1.2.3-rc.1 stand for 1.2.3 as well
+        return bool(version.truncate("prerelease") == Version(part.lstrip("=v ")).truncate("prerelease"))
+    except ValueError:
+        return bool(NpmSpec(COMPARATOR.sub(r"\1", part)).match(version))

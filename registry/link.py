@@ -30,7 +30,7 @@ def new_id() -> str:
 
 
 class Link:
-    """`await start()`; `announce(instance)`; read `replica`. `on_change()` is called after each change of the copy."""
+    """`await start()`; `announce(instance)`, read `replica`, the others' rows; `on_change()` follows each change."""
 
     def __init__(self, hub: Address, on_change: Callable[[], None] = lambda: None) -> None:
         self.hub = hub
@@ -96,7 +96,7 @@ class Link:
             try:
                 async with asyncio.timeout(LAST_RETRY):
                     reader, writer = await asyncio.open_connection(self.hub.host, self.hub.port, limit=64 * 1024)
-            except OSError as error:  # TimeoutError is one
+            except (OSError, UnicodeError) as error:  # TimeoutError is one; the other is a name DNS cannot spell
                 if not said:
                     log.warning("no registry at %s yet (%s): trying on", self.hub, error or "no answer")
                     said = True
@@ -110,6 +110,7 @@ class Link:
                     self._writer, self.connected = None, False
                     self.replica.disconnected()
                     writer.transport.abort()
+                await self._tell()
                 delay, said = FIRST_RETRY, True
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, LAST_RETRY)
@@ -140,12 +141,20 @@ class Link:
                 raise ConnectionError("it closed the connection")
             heard = now = loop.time()
             before = self.replica.synced
-            changes = [self.replica.receive(message, self.hub.host, now) for message in rows.feed(data)]
+            changes = [
+                self.replica.receive(message, self.hub.host, now)
+                for message in rows.feed(data)
+                # Ours comes back to us when the hub still holds our last connection; nobody would tell us of its end.
+                if not (isinstance(message, Register) and message.id in self._own)
+            ]
             if any(changes) or self.replica.synced != before:
                 await self._tell()
 
     async def _tell(self) -> None:
-        self._on_change()
+        try:
+            self._on_change()
+        except Exception:
+            log.exception("a listener of %r failed; the connection lives on", self)
         async with self._changed:
             self._changed.notify_all()
 

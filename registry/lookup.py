@@ -8,6 +8,7 @@ application/json   {"service": "classify", "instances": [{"id", "host", "port", 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,13 +42,22 @@ def decode(body: bytes) -> Lookup:
     """The JSON form. Raises WireError saying what was found instead."""
     try:
         raw = json.loads(body)
+        service, ttl_seconds = _text(raw["service"]), float(raw["ttl_seconds"])
         instances = tuple(
-            Instance(row["id"], raw["service"], Address(row["host"], row["port"]), row.get("version", ""))
+            Instance(_text(row["id"]), service, Address(row["host"], row["port"]), _text(row.get("version", "")))
             for row in raw["instances"]
         )
-        return Lookup(raw["service"], instances, float(raw["ttl_seconds"]))
-    except (ValueError, KeyError, TypeError, InvalidInstance) as error:
+        if not 0 <= ttl_seconds < math.inf:
+            raise ValueError(f"{ttl_seconds} is no time to keep an answer")
+        return Lookup(service, instances, ttl_seconds)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, InvalidInstance) as error:
         raise WireError(f"not an address answer: {body[:80]!r}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
 
 
 def _as_json(lookup: Lookup) -> dict[str, Any]:

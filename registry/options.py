@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
             continue
         kind, flag = hints[f.name], "--" + f.name.replace("_", "-")
         shown = "none" if f.default in ("", None, ()) else f.default
-        text = f"{f.metadata['help']} (default {shown}; {environment_name(f)})".replace("%", "%%")
+        text = f"{f.metadata['help']} (default: {shown}; {environment_name(f)})".replace("%", "%%")
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
@@ -71,7 +71,7 @@ def _convert(raw: Any, kind: Any, source: str) -> Any:
     try:
         if get_origin(kind) is Literal:
             if raw not in get_args(kind):
-                raise ValueError(f"expected one of {', '.join(get_args(kind))}")
+                raise ValueError(f"one of {', '.join(get_args(kind))}")
             return raw
         if get_origin(kind) is tuple:
             return tuple(part.strip() for part in raw.split(",") if part.strip())

@@ -53,7 +53,10 @@ class Replica:
         if self._drop_at is None or now < self._drop_at:
             return False
         self._drop_at = None
-        return any(self._forget(id) for id in list(self._unconfirmed))
+        late = list(self._unconfirmed)
+        for id in late:
+            self._forget(id)
+        return bool(late)
 
     def next_deadline(self) -> float | None:
         return self._drop_at

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from itertools import count
 from typing import cast
 
@@ -25,7 +26,7 @@ from .wire import Free, Heartbeat, Helo, Message, Register, RowReader, Synced, e
 log = logging.getLogger("fairway.registry")
 
 GREETING_DELAY = 1.0  # seconds of silence after which a peer is taken for a seaport client
-MAX_UNSENT = 1024 * 1024  # bytes; a peer that reads slower is cut off, and gets a full dump when it is back
+MAX_UNSENT = 1024 * 1024  # bytes beyond its dump; who reads slower is cut off, and gets a full dump when it is back
 SWEEP_SECONDS = 1.0  # how often silent peers are looked for
 
 
@@ -84,10 +85,8 @@ class Hub:
         name = f"{host}#{next(self._names)}"
         self.peers[name] = peer
         self.catalog.join(name, host, self._now())
-        peer.send(Helo(host))
-        for instance in self.catalog.query():
-            peer.send(Register(instance.id, instance.as_meta()))
-        peer.send(Synced())
+        known = [Register(instance.id, instance.as_meta()) for instance in self.catalog.query()]
+        peer.greet([Helo(host), *known, Synced()])
         return name
 
     def heard(self, name: str, message: Message) -> None:
@@ -187,6 +186,7 @@ class RowsProtocol(asyncio.Protocol):
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._rows = RowReader()
+        self._may_wait = MAX_UNSENT
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -205,11 +205,17 @@ class RowsProtocol(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._hub.left(self.name)
 
+    def greet(self, rows: Sequence[Message]) -> None:
+        """The dump is ours to send, however long: cutting a peer off for it would only bring it back for another."""
+        dump = b"".join(map(encode, rows))
+        self._may_wait = MAX_UNSENT + len(dump)
+        self.transport.write(dump)
+
     def send(self, message: Message) -> None:
         if self.transport.is_closing():
             return
         self.transport.write(encode(message))
-        if self.transport.get_write_buffer_size() > MAX_UNSENT:
+        if self.transport.get_write_buffer_size() > self._may_wait:
             log.warning("%s does not read: it is cut off", self.name)
             self.transport.abort()
 

@@ -8,6 +8,7 @@ Format: npm seaport 2.0.9, lib/protocol.js. Rows of other kinds are skipped, as 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ Message = Helo | Register | Free | Synced | Heartbeat
 
 
 def encode(message: Message) -> bytes:
-    """One row, newline included. Raises WireError if a registration does not fit MAX_ROW."""
+    """One row, newline included. Raises WireError if a registration does not fit MAX_ROW, or JSON."""
     match message:
         case Helo(address):
             row: list[Any] = ["helo", address]
@@ -59,7 +60,10 @@ def encode(message: Message) -> bytes:
             row = ["synced"]
         case Heartbeat():
             row = ["heartbeat"]
-    line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    try:
+        line = json.dumps(row, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError(f"the row cannot be written as JSON: {error}") from error
     if len(line) > MAX_ROW:
         raise WireError(f"the row has {len(line)} bytes; at most {MAX_ROW} are accepted")
     return line
@@ -70,7 +74,7 @@ def decode(line: bytes) -> Message | None:
     if not line.strip():
         return None
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise WireError(f"not a JSON row: {line[:60]!r}") from error
     match row:
@@ -89,6 +93,14 @@ def decode(line: bytes) -> Message | None:
     raise WireError(f'not a row this registry knows: {line[:60]!r}; expected e.g. ["register", id, {{...}}]')
 
 
+def _finite(text: str) -> float:
+    """JSON knows no NaN and no Infinity (1e999 is one): relayed, they would end every JavaScript peer."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a JSON number")
+    return number
+
+
 class RowReader:
     """Bytes in, messages out. Holds at most one unfinished row."""
 
@@ -97,7 +109,9 @@ class RowReader:
 
     def feed(self, data: bytes) -> list[Message]:
         """Raises WireError for a bad or an endless row; the connection is then of no further use."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_ROW or any(len(line) >= MAX_ROW for line in lines):
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = b""
+        if any(len(line) >= MAX_ROW for line in (*lines, rest)):
             raise WireError(f"a row is longer than {MAX_ROW} bytes")
+        self._rest = rest
         return [message for line in lines if (message := decode(line)) is not None]
