@@ -78,14 +78,18 @@ def lookup(arguments: Sequence[str]) -> int:
         settings = read_options(ReaderSettings, given)
         link = Link(Address.parse(settings.registry))
         await link.start(settings.wait_seconds)
+
+        def found() -> list[Instance]:
+            return [instance for instance in link.query(query) if instance.state == "passing"]
+
         try:
-            await link.wait_for(lambda: bool(link.query(query)), settings.wait_seconds)
+            await link.wait_for(lambda: bool(found()), settings.wait_seconds)
         except TimeoutError:
             print(f"fairway: nobody serves {given.name}", file=sys.stderr)
             return 1
         finally:
             await link.close()
-        for instance in link.query(query):
+        for instance in found():
             print(_line(instance, True) if settings.json else instance.address)
         return 0
 
