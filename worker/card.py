@@ -14,7 +14,8 @@ Formula of every number that reaches the model: `(pixel - mean) / std`, pixel in
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -59,11 +60,21 @@ class InputSpec:
                 raise ConfigurationError(f"model card: input.{name} is {value!r}; expected one of {get_args(allowed)}")
         if self.dtype not in ("float32", "uint8"):
             raise ConfigurationError(f"model card: input.dtype is {self.dtype!r}; expected float32 or uint8")
+        for name in ("width", "height", "resize_to"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                raise ConfigurationError(f"model card: input.{name} is {value!r}; expected a whole number of pixels")
+        if self.resize_to < 0:
+            raise ConfigurationError(f"model card: input.resize_to is {self.resize_to}; expected pixels, or 0")
+        if not isinstance(self.flatten, bool):
+            raise ConfigurationError(f"model card: input.flatten is {self.flatten!r}; expected true or false")
         if self.kind == "pixels" and self.resize != "none" and not (self.width > 0 and self.height > 0):
             raise ConfigurationError("model card: input.width and input.height must be positive numbers of pixels")
         depth = 1 if self.channels == "L" else 3
         for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, depth):
+            if len(getattr(self, name)) not in (1, depth) or not all(
+                isfinite(number) for number in getattr(self, name)
+            ):
                 raise ConfigurationError(f"model card: input.{name} needs one number or {depth}, one per channel")
         if 0.0 in self.std:
             raise ConfigurationError("model card: input.std must not be 0: it is divided by")
@@ -87,15 +98,16 @@ def input_spec(raw: dict[str, Any]) -> InputSpec:
     values = dict(raw)
     for name in ("mean", "std"):
         if name in values:
-            value = values[name]
-            values[name] = tuple(float(v) for v in value) if isinstance(value, list | tuple) else (float(value),)
+            value = values[name] if isinstance(values[name], list | tuple) else (values[name],)
+            # What is no number at all becomes NaN, and is refused with the rest of the bad values.
+            values[name] = tuple(float(v) if isinstance(v, int | float) else nan for v in value)
     return InputSpec(**values)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """One label a line, trailing white space cut, as label_image.py reads its labels file."""
     try:
-        return tuple(line.rstrip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        return tuple(line.rstrip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the labels file {path}: {error}") from error
 
@@ -109,9 +121,15 @@ def read_card(path: Path) -> Card:
     if not isinstance(raw, dict) or not isinstance(raw.get("input"), dict):
         raise ConfigurationError(f'{path}: a model card is a JSON object with an "input" object; see docs/models.md')
     output = raw.pop("output", {})
-    labels = output.get("labels", ())
+    if not isinstance(output, dict):
+        raise ConfigurationError(f'{path}: "output" is {output!r}; expected a JSON object')
+    if unknown := set(output) - {"labels", "activation"}:
+        raise ConfigurationError(f"{path}: unknown output key(s) {sorted(unknown)}; known: labels, activation")
+    labels = output.get("labels", [])
     if isinstance(labels, str):
         labels = read_labels(path.parent / labels)
+    elif not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise ConfigurationError(f"{path}: output.labels is {labels!r:.80}; expected a file's name, or a list of texts")
     activation = output.get("activation", "none")
     if activation not in get_args(Activation):
         raise ConfigurationError(f"{path}: output.activation is {activation!r}; expected {get_args(Activation)}")
@@ -134,7 +152,7 @@ def override(spec: InputSpec, raw: dict[str, Any]) -> InputSpec:
     if not given:
         return spec
     current = {f.name: getattr(spec, f.name) for f in fields(InputSpec)}
-    return replace(input_spec(current | given))
+    return input_spec(current | given)
 
 
 def settle_input(card: Card | None, known: InputSpec | None, seen: dict[str, Any], said: dict[str, Any]) -> InputSpec:

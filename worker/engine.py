@@ -41,8 +41,11 @@ class Engine:
         Image.new("RGB", (64, 48), (128, 128, 128)).save(picture, "PNG")
         loop = asyncio.get_running_loop()
         item = await loop.run_in_executor(self._decoding, self._decode, picture.getvalue())
-        for _ in range(2):
-            scores = await loop.run_in_executor(self._inference, self._predict, item)
+        try:
+            for _ in range(2):
+                scores = await loop.run_in_executor(self._inference, self._predict, item)
+        except ModelError as error:
+            raise ConfigurationError(f"{self.model.name} fails on a plain picture: {error}") from error
         outputs, labels = len(scores), len(self.model.card.labels)
         if outputs != labels:
             raise ConfigurationError(f"{self.model.name} has {outputs} outputs, but there are {labels} labels")
@@ -92,5 +95,5 @@ def activated(scores: Any, activation: str) -> Any:
         powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return powers / powers.sum(axis=-1, keepdims=True)
     if activation == "sigmoid":
-        return 1.0 / (1.0 + np.exp(-scores))
+        return 0.5 + 0.5 * np.tanh(0.5 * scores)  # 1 / (1 + exp(-x)), without its overflow
     return scores

@@ -71,10 +71,16 @@ class HttpListener:
         return web.Response(body=answer.encode(prediction), content_type="application/json")
 
     async def _expect(self, request: web.Request) -> web.StreamResponse | None:
-        """`100 Continue` only once the declared size is acceptable: a refused body is never sent."""
-        self._check_size(request)
+        """`100 Continue` only once the declared size is acceptable: a refused body is never sent.
+
+        Runs outside the middleware, so errors are answered here.
+        """
+        try:
+            self._check_size(request)
+        except TooLarge as error:
+            return self._error(error.status, str(error))
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-            raise web.HTTPExpectationFailed(reason=f"unknown Expect: {request.headers[hdrs.EXPECT]}")
+            return self._error(417, f"unknown Expect: {request.headers[hdrs.EXPECT]}")
         assert request.transport is not None
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
@@ -124,13 +130,16 @@ class HttpListener:
         return response
 
     def _http_error(self, request: web.Request, error: web.HTTPException) -> web.Response:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        text = error.reason
-        if error.status == 404:
+        status, text, headers = error.status, error.reason, {}
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            if error.allowed_methods == {"PUT"}:
+                status = 404  # a name that an upload may bear is not yet a place
+            else:
+                headers = {"Allow": error.headers["Allow"]}
+                text = f"{request.method} will not do here: send an image with POST to /"
+        if status == 404:
             text = f"nothing at {request.path}: send an image with POST to /"
-        elif error.status == 405:
-            text = f"{request.method} will not do here: send an image with POST to /"
-        return self._error(error.status, text, headers)
+        return self._error(status, text, headers)
 
     def _error(self, status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
         more = RETRY_AFTER if status in (429, 503) else {}

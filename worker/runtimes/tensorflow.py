@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..card import Card, InputSpec, find_card, override, read_card, settle_input, settle_labels
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
+from ..image import to_item
 
 
 @contextlib.contextmanager
@@ -65,7 +68,10 @@ class TensorFlowModel:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What a loader found out: `known` if the kind of model tells all about its input, else `seen`."""
+    """What a loader found out: `known` if the kind of model tells all about its input, else `seen`.
+
+    `outputs` is 0 where only a trial can tell.
+    """
 
     call: Callable[[NDArray[Any]], NDArray[np.float32]]
     outputs: int
@@ -77,10 +83,7 @@ class _Loaded:
 
 def load(settings: WorkerSettings, threads: int) -> TensorFlowModel:
     """Raises ConfigurationError saying what to do."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(2)  # 1 would serialise everything silently
-    for gpu in GPUS:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    _settle(threads)
     name, version, path, card = settings.model, "", None, None
     if settings.model.startswith("keras:"):
         loaded = _load_application(settings.model.removeprefix("keras:"), settings.weights, bool(settings.labels))
@@ -88,10 +91,10 @@ def load(settings: WorkerSettings, threads: int) -> TensorFlowModel:
         path = find_model(settings.model)
         card_path = find_card(path)
         card = read_card(card_path) if card_path else None
-        name, version = path.stem, ""
+        whole = path.absolute()  # "." has no name
+        name = whole.stem
         if path.is_dir():
-            if path.name.isdigit():
-                name, version = path.parent.name, path.name
+            name, version = (whole.parent.name, whole.name) if _is_version(whole) else (whole.name, "")
             loaded = _load_saved_model(path)
         elif path.suffix == ".pb":
             loaded = _load_frozen_graph(path, settings.input_layer, settings.output_layer)
@@ -104,19 +107,29 @@ def load(settings: WorkerSettings, threads: int) -> TensorFlowModel:
         labels = loaded.labels
     else:
         beside = None if path is None else path if path.is_dir() else path.parent
-        labels = settle_labels(settings.labels, card, beside, loaded.outputs)
+        labels = settle_labels(settings.labels, card, beside, loaded.outputs or _count_outputs(loaded, spec))
     activation = card.activation if card else "none"
     notes = card.notes if card else {}
     return TensorFlowModel(name, version, Card(spec, labels, activation, notes), loaded.call, loaded.single)
 
 
+def _settle(threads: int) -> None:
+    """TensorFlow takes its settings before its first operation only: a process's first model decides for all."""
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(2)  # 1 would serialise everything silently
+        for gpu in GPUS:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError as error:
+        log.debug("TensorFlow runs already, with its settings as they are: %s", error)
+
+
 def find_model(wanted: str) -> Path:
     """The bundled model of that name, or a path; of a parent with numeric versions the highest."""
-    bundled = "/" not in wanted and (BUNDLED / wanted).is_dir()
-    path = BUNDLED / wanted if bundled else Path(wanted)
-    if not path.exists():
-        names = ", ".join(sorted(p.name for p in BUNDLED.iterdir()))
-        raise ConfigurationError(f"no such model: {wanted}; bundled: {names}; or a path, or keras:NAME")
+    names = sorted(p.name for p in BUNDLED.glob("*") if p.is_dir())
+    path = BUNDLED / wanted if wanted in names else Path(wanted)
+    if not wanted or not path.exists():
+        raise ConfigurationError(f"no such model: {wanted}; bundled: {', '.join(names)}; or a path, or keras:NAME")
     if path.is_file():
         if path.name == "saved_model.pb":
             return path.parent
@@ -125,10 +138,14 @@ def find_model(wanted: str) -> Path:
         return path
     if (path / "saved_model.pb").is_file():
         return path
-    versions = sorted((int(p.name), p) for p in path.iterdir() if p.name.isdigit() and (p / "saved_model.pb").is_file())
+    versions = sorted((int(p.name), p) for p in path.iterdir() if _is_version(p) and (p / "saved_model.pb").is_file())
     if not versions:
         raise ConfigurationError(f"{path}: neither a SavedModel (saved_model.pb) nor a folder of numbered ones")
     return versions[-1][1]
+
+
+def _is_version(path: Path) -> bool:
+    return path.name.isascii() and path.name.isdigit()
 
 
 def _load_application(name: str, weights: str, labelled: bool) -> _Loaded:
@@ -160,7 +177,8 @@ def _load_saved_model(path: Path) -> _Loaded:
     signatures = loaded.signatures
     if not signatures:
         raise ConfigurationError(f"{path}: the SavedModel has no signature to call; export it with one")
-    signature = signatures["serving_default"] if "serving_default" in signatures else next(iter(signatures.values()))
+    key = "serving_default" if "serving_default" in signatures else next(iter(signatures))
+    signature = signatures[key]
     inputs = list(signature.structured_input_signature[1].items())
     if len(inputs) != 1:
         raise ConfigurationError(f"{path}: an image model with one input is needed; it has {[n for n, _ in inputs]}")
@@ -173,7 +191,8 @@ def _load_saved_model(path: Path) -> _Loaded:
 
     def call(batch: NDArray[Any]) -> NDArray[np.float32]:
         fed = tf.constant(batch.tolist() if tensor.dtype == tf.string else batch, tensor.dtype)
-        result: NDArray[np.float32] = signature(**{input_name: fed})[chosen].numpy()
+        # By way of `loaded`, which keeps the variables alive: a signature alone is not bound to.
+        result: NDArray[np.float32] = loaded.signatures[key](**{input_name: fed})[chosen].numpy()
         return result
 
     width = outputs[chosen].shape[-1] if outputs[chosen].shape.rank else None
@@ -182,10 +201,7 @@ def _load_saved_model(path: Path) -> _Loaded:
     if known is None and tensor.dtype == tf.uint8 and seen.get("width"):
         known = InputSpec(**seen)  # bytes 0..255 leave nothing open
     single = tensor.shape.rank is not None and tensor.shape.rank > 0 and tensor.shape[0] == 1
-    loaded_as = _Loaded(call, width or 0, known, seen, single)
-    # The signature's function does not keep what it was loaded with alive.
-    object.__setattr__(loaded_as, "_keeps", loaded)
-    return loaded_as if width else replace(loaded_as, outputs=_count_outputs(loaded_as))
+    return _Loaded(call, width or 0, known, seen, single)
 
 
 def _load_frozen_graph(path: Path, input_layer: str, output_layer: str) -> _Loaded:
@@ -226,8 +242,8 @@ def _load_frozen_graph(path: Path, input_layer: str, output_layer: str) -> _Load
         return np.asarray(scores.reshape(len(batch), -1), np.float32)
 
     seen = {} if unbatched else _seen(fed.shape, fed.dtype.name)
-    loaded = _Loaded(call, 0, known, seen, single=unbatched or ((fed.shape.rank or 0) > 0 and fed.shape[0] == 1))
-    return replace(loaded, outputs=read.shape[-1] if read.shape.rank and read.shape[-1] else _count_outputs(loaded))
+    width = read.shape[-1] if read.shape.rank else None
+    return _Loaded(call, width or 0, known, seen, single=unbatched or bool(fed.shape.rank and fed.shape[0] == 1))
 
 
 def _compiled(model: Any) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
@@ -255,11 +271,12 @@ def _seen(shape: Any, dtype: str) -> dict[str, Any]:
     return seen
 
 
-def _count_outputs(loaded: _Loaded) -> int:
-    """The signature does not tell: one item is run through."""
-    size = (loaded.seen.get("height") or 224, loaded.seen.get("width") or 224, 3)
+def _count_outputs(loaded: _Loaded, spec: InputSpec) -> int:
+    """The signature does not tell: one gray picture is run through."""
+    picture = io.BytesIO()
+    Image.new("RGB", (spec.width or 224, spec.height or 224), (128, 128, 128)).save(picture, "PNG")
     try:
-        return int(loaded.call(np.zeros((1, *size), loaded.seen.get("dtype", "uint8"))).shape[-1])
+        return int(loaded.call(to_item(picture.getvalue(), spec)[None]).shape[-1])
     except Exception as error:
         raise ConfigurationError(f"the model fails on a trial image: {str(error)[:300]}") from error
 

@@ -8,6 +8,7 @@ from ..errors import BadRequest
 from ..tensor import Prediction
 
 DEFAULT_TOP = 5
+MAX_SCORE = 3.5e38  # scores are float32; NaN is no score either
 
 
 def encode(prediction: Prediction) -> bytes:
@@ -17,13 +18,16 @@ def encode(prediction: Prediction) -> bytes:
 
 def decode(body: bytes) -> Prediction:
     """Raises ValueError if `body` is not such an answer."""
-    raw = json.loads(body)
+    try:
+        raw = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("not an answer: JSON nested without end") from error
     if not isinstance(raw, list) or not raw:
         raise ValueError(f"not a list of [label, score] pairs: {body[:80]!r}")
     pairs: list[tuple[str, float]] = []
     for row in raw:
         match row:
-            case [str(label), int() | float() as score]:
+            case [str(label), int() | float() as score] if not isinstance(score, bool) and abs(score) <= MAX_SCORE:
                 pairs.append((label, float(score)))
             case _:
                 raise ValueError(f"not a [label, score] pair: {row!r}")
@@ -39,7 +43,7 @@ def decode_error(body: bytes) -> str:
     try:
         raw = json.loads(body)
         return str(raw["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return body[:200].decode("utf-8", "replace").strip()
 
 
@@ -47,6 +51,7 @@ def top_of(text: str | None) -> int:
     """The `top` query parameter. Raises BadRequest unless it is a whole number from 1 up."""
     if text is None:
         return DEFAULT_TOP
-    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0):
-        raise BadRequest(f"top={text!r}: expected a whole number from 1 up")
-    return int(text[:9])
+    digits = text.lstrip("0")[:9]  # more digits than that mean "all" as well, and int() would refuse thousands
+    if not (text.isascii() and text.isdigit() and digits):
+        raise BadRequest(f"top={text[:20]!r}: expected a whole number from 1 up")
+    return int(digits)

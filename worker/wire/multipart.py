@@ -89,7 +89,7 @@ def encode(fields: Mapping[str, tuple[str, bytes]], boundary: str = "") -> tuple
     for name, (filename, data) in fields.items():
         disposition = f'form-data; name="{_quoted(name)}"; filename="{_quoted(filename)}"'
         head = f"--{boundary}\r\nContent-Disposition: {disposition}\r\nContent-Type: application/octet-stream\r\n\r\n"
-        pieces += [head.encode(), data, b"\r\n"]
+        pieces += [head.encode("utf-8", "surrogateescape"), data, b"\r\n"]
     pieces.append(f"--{boundary}--\r\n".encode())
     return b"".join(pieces), f"multipart/form-data; boundary={boundary}"
 
