@@ -228,6 +228,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16- and 32-bit gray -> 8-bit gray, by the range the numbers use: Pillow would clip them all to white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
     top = float(values.max(initial=0.0))
     full = 65535.0

@@ -240,3 +240,8 @@ def test_damage_never_comes_out_as_anything_but_our_errors(format: str, damage: 
     for use in (decode, encode_for_model):
         with contextlib.suppress(BrokenImage, NotAnImage, TooLarge):
             use(bytes(data), ImageLimits(max_pixels=1_000_000))
+
+
+def test_plain_text_pictures_are_refused_unread() -> None:
+    with pytest.raises(NotAnImage, match="plain-text"):
+        decode(b"P3 2 1 255 255 0 0 0 0 255")
