@@ -30,9 +30,9 @@ def classify(arguments: Sequence[str]) -> int:
     parser.add_argument("images", nargs="+", help="image files, folders of them, or - for file names on standard input")
     add_options(parser, ClientSettings)
     given = parser.parse_args(arguments)
-    settings = read_options(ClientSettings, given)
 
     async def main(stop: asyncio.Event) -> int:
+        settings = read_options(ClientSettings, given)
         work = asyncio.create_task(_classify(given.images, settings))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)

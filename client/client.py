@@ -10,12 +10,14 @@ turn. A worker that cannot be reached is left out and the next is tried, all wit
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import ClientTimeout, hdrs
@@ -66,7 +68,7 @@ class Client:
 
     async def classify(self, image: Source, top: int = answer.DEFAULT_TOP) -> Prediction:
         """`image`: a path, or the bytes of an image file. Raises ClientError's children, and OSError for the path."""
-        data = image if isinstance(image, bytes) else await asyncio.to_thread(Path(image).read_bytes)
+        data = image if isinstance(image, bytes) else await asyncio.to_thread(_read, image)
         name = "image" if isinstance(image, bytes) else os.path.basename(image)
         try:
             async with asyncio.timeout(self.timeout):
@@ -108,10 +110,11 @@ class Client:
                     image, task = running.popleft()
                     yield image, task.result()
         finally:
-            if reading is not None:
-                reading.cancel()
-            for _, task in running:
+            left: list[asyncio.Task[Any]] = [task for _, task in running]
+            left += [reading] if reading is not None else []
+            for task in left:
                 task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)  # nothing of it outlives the client's session
 
     async def _one_of_many(
         self, image: Source, top: int, slots: asyncio.Semaphore
@@ -155,7 +158,7 @@ class Client:
         try:
             # With `expect` a redirecting proxy answers before the body is sent, so it is uploaded only once.
             async with self._session.post(
-                url, data=body, headers=headers, allow_redirects=False, expect100=expect
+                url, data=io.BytesIO(body), headers=headers, allow_redirects=False, expect100=expect
             ) as response:
                 said = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -163,7 +166,10 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             raise _Attempt(Failure.BROKEN, WorkerFailed(f"{url} broke the connection: {error}")) from error
         if response.status == 307 and expect:
-            return await self._upload(response.headers["Location"], body, content_type, False)
+            location = response.headers.get(hdrs.LOCATION)
+            if location is None:
+                raise WorkerFailed(f"{url} answered 307, but not where to")
+            return await self._upload(location, body, content_type, False)
         if response.status == 200:
             try:
                 return answer.decode(said)
@@ -203,9 +209,12 @@ class Client:
         if response.status in (404, 503):
             raise NoWorker(answer.decode_error(body))
         try:
-            return lookup.decode(body)
+            found = lookup.decode(body)
         except WireError as error:
             raise WorkerFailed(f"{self.url} does not hand out addresses ({response.status}): {error}") from error
+        if not found.instances:
+            raise NoWorker(f"{self.url} knows no worker of {found.service!r}")
+        return found
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -220,6 +229,13 @@ class _Attempt(Exception):
     def __init__(self, failure: Failure, error: ClientError) -> None:
         super().__init__(str(error))
         self.failure, self.error = failure, error
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except ValueError as error:  # a NUL in it: no file is called so
+        raise FileNotFoundError(errno.ENOENT, str(error), os.fspath(path)) from error
 
 
 async def _one_by_one(images: Iterable[Source]) -> AsyncIterator[Source]:

@@ -16,7 +16,7 @@ class Outcome(Enum):
     """What became of a request sent to an upstream."""
 
     ANSWERED = "answered"  # whatever it said, it lives: a 400 or 500 for one bad image ejects nobody
-    GATEWAY = "gateway"  # 502, 503, 504
+    GATEWAY = "gateway"  # 502, 504; a 503 says that it is busy or leaving, which is no illness
     CONNECTION = "connection"  # refused, reset, closed without an answer, timed out
     ABANDONED = "abandoned"  # the caller went away: nobody's fault
 
@@ -68,7 +68,9 @@ class Pool:
 
     def candidates(self, now: float, exclude: Collection[str] = ()) -> list[Upstream]:
         """Who may be sent to now, by id not in `exclude`, in a stable order."""
-        return [u for id, u in self._upstreams.items() if id not in exclude and u.available(now)]
+        # Where the healthy ones have left since, those sent away are the last: better one in doubt than none.
+        ready = [u for u in self._passing() if u.available(now)] or self._passing()
+        return [u for u in ready if u.instance.id not in exclude]
 
     def started(self, upstream: Upstream, now: float) -> None:
         upstream.in_flight += 1
@@ -83,6 +85,8 @@ class Pool:
             upstream.failures = dict.fromkeys(LIMITS, 0)
             upstream.ejections = 0
             return
+        if now < upstream.ejected_until:
+            return  # sent before it was ejected: one crash with many in flight is one crash
         upstream.failures[outcome] += 1
         ejectable = upstream.failures[outcome] >= LIMITS[outcome] or upstream.ejections > 0
         if ejectable and self._may_eject(now):
@@ -91,8 +95,12 @@ class Pool:
             upstream.ejected_until = now + pause
 
     def _may_eject(self, now: float) -> bool:
-        out = sum(1 for u in self._upstreams.values() if now < u.ejected_until)
-        return out + 1 <= len(self._upstreams) // 2
+        passing = self._passing()  # a draining one is no reason to do without its neighbour
+        out = sum(1 for u in passing if now < u.ejected_until)
+        return out + 1 <= len(passing) // 2
+
+    def _passing(self) -> list[Upstream]:
+        return [u for u in self._upstreams.values() if u.instance.state == "passing"]
 
     def __repr__(self) -> str:
         in_flight = sum(u.in_flight for u in self._upstreams.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -26,6 +26,7 @@ class SyncClient:
         self._thread = threading.Thread(target=self._loop.run_forever, name="fairway-client", daemon=True)
         self._thread.start()
         self._client = self._run(self._open(url, via, service, timeout))
+        self._unfinished: set[AsyncGenerator[object]] = set()
 
     def classify(self, image: Source, top: int = 5) -> Prediction:
         return self._run(self._client.classify(image, top))
@@ -34,14 +35,19 @@ class SyncClient:
         self, images: Iterable[Source], *, concurrency: int = 16, top: int = 5
     ) -> Iterator[tuple[Source, Prediction | ClientError | OSError]]:
         answers = self._client.classify_many(images, concurrency=concurrency, top=top)
+        self._unfinished.add(answers)
         try:
             while (answer := self._run(_next(answers))) is not None:
                 yield answer
         finally:
-            self._run(answers.aclose())
+            if answers in self._unfinished:  # else `close` was first
+                self._unfinished.discard(answers)
+                self._run(answers.aclose())
 
     def close(self) -> None:
         if not self._loop.is_closed():
+            while self._unfinished:
+                self._run(self._unfinished.pop().aclose())
             self._run(self._client.__aexit__(None, None, None))
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()

@@ -42,6 +42,12 @@ class UnsupportedFraming(ProxyError):
     status = 501
 
 
+class UnsupportedVersion(ProxyError):
+    """A request line with another version than HTTP/1.0 or 1.1."""
+
+    status = 505
+
+
 class WorkerLost(ProxyError):
     """The worker broke the connection, and the upload could not be sent to another."""
 

@@ -7,8 +7,9 @@ worker that dies, refuses or drains costs a retry on another one, not an error. 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -19,7 +20,16 @@ from ..client.pool import Outcome, Upstream
 from ..client.resolver import Resolver
 from ..client.retry import Budget, Failure, may_retry
 from .config import ProxySettings
-from .errors import BadRequest, BodyTooLarge, DeadlineExceeded, NotFound, NoWorker, UnknownExpectation, WorkerLost
+from .errors import (
+    BadRequest,
+    BodyTooLarge,
+    DeadlineExceeded,
+    NotFound,
+    NoWorker,
+    ProxyError,
+    UnknownExpectation,
+    WorkerLost,
+)
 from .head import downstream_fields, upstream_fields
 from .route import Route
 
@@ -28,26 +38,47 @@ log = logging.getLogger("fairway.proxy")
 POOL_IDLE_SECONDS = 60.0  # shorter than a worker keeps idle connections: it is we who close them
 
 
+def _nobody(worker: bool) -> None:
+    """Nobody's turn: no stream is being timed."""
+
+
 @dataclass
 class Upload:
-    """`held`: what was read so far. `rest`: what is still to come, None when nothing is."""
+    """`held`: what was read so far. `rest`: what is still to come, None when nothing is.
+
+    While it streams, `turn(True)` says that the worker is to take a piece, `turn(False)` that the client is to bring one;
+    `fault` is what went wrong on the client's side, which aiohttp would report as the worker's.
+    """
 
     held: bytes
     rest: AsyncIterator[bytes] | None
     length: int | None
     streamed: bool = False
+    fault: Exception | None = None
+    turn: Callable[[bool], None] = _nobody
 
     @property
     def replayable(self) -> bool:
         return not self.streamed
 
-    def body(self) -> bytes | AsyncIterator[bytes] | None:
-        return self._stream(self.rest) if self.rest is not None else self.held or None
+    def body(self) -> io.BytesIO | AsyncIterator[bytes] | None:
+        if self.rest is not None:
+            return self._stream(self.rest)
+        return io.BytesIO(self.held) if self.held else None
 
     async def _stream(self, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         self.streamed = True
         yield self.held
-        async for chunk in rest:
+        while True:
+            self.turn(False)
+            try:
+                chunk = await anext(rest, b"")
+            except (ProxyError, ConnectionError) as error:
+                self.fault = error
+                raise
+            self.turn(True)
+            if not chunk:
+                return
             yield chunk
 
 
@@ -101,8 +132,10 @@ class Forwarder:
                 raise ConnectionResetError("the worker broke off in the middle of its answer")
             if not may_retry(last.failure, upload.replayable) or not self._budget.spend(now()):
                 break
-            wait = min(settings.wait_seconds, deadline - now())
             # A worker that is gone may already be missing from the list: whoever is left, or comes, is the next.
+            # To a cluster at its limit nobody comes; to wait would only hold the upload longer.
+            full = last.answer is not None and last.answer.status == 429
+            wait = 0 if full else min(settings.wait_seconds, deadline - now())
             chosen = await self._resolver.choose(route.service, tried, wait)
         assert last is not None
         if last.answer is not None:
@@ -114,37 +147,43 @@ class Forwarder:
     ) -> web.StreamResponse:
         address = upstream.instance.address
         fields = upstream_fields(
-            [(name, value) for name, value in request.headers.items()],
+            # The authority of an absolute target wins over the Host field (RFC 9112 3.2.2).
+            [(name, request.host if name.lower() == "host" else value) for name, value in request.headers.items()],
             request.remote or "",
             request.scheme,
             upload.length if upload.rest is not None else len(upload.held),
         )
-        started = False
+        headers = [field for field in fields if field[0] != hdrs.TRANSFER_ENCODING]  # aiohttp writes that one itself
+        loop, started = asyncio.get_running_loop(), False
         try:
             async with asyncio.timeout_at(deadline) as timer:
+                # A slow client uses up its own time, not the worker's.
+                upload.turn = lambda worker: timer.reschedule(
+                    loop.time() + self._settings.deadline_seconds if worker else None
+                )
                 async with self._session.request(
                     request.method,
                     URL(f"http://{address}{route.target}", encoded=True),
-                    headers=fields,
+                    headers=headers,
                     data=upload.body(),
                     allow_redirects=False,
                 ) as answer:
+                    upload.turn = _nobody
                     timer.reschedule(None)  # from here on, progress is what counts
                     if answer.status in (429, 503) and upload.replayable:
                         raise _Failed(Failure.BUSY, f"answered {answer.status}", await _whole(answer))
                     started = True
                     return await self._relay(request, answer)
-        except TimeoutError as error:
-            failure = Failure.STARTED if started else Failure.TIMEOUT
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                failure = Failure.NOT_SENT
-            raise _Failed(failure, "no answer in time") from error
-        except aiohttp.ClientConnectorError as error:
-            raise _Failed(Failure.NOT_SENT, str(error)) from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            if isinstance(error, ConnectionError) and not isinstance(error, aiohttp.ClientError):
-                raise  # the client's side
-            raise _Failed(Failure.STARTED if started else Failure.BROKEN, str(error) or type(error).__name__) from error
+        except _ClientGone:
+            raise
+        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+            if upload.fault is not None:
+                # An answer under way can only be broken off: a second one must not follow it.
+                raise _ClientGone(str(upload.fault)) if started else upload.fault from error
+            text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            raise _Failed(_failure(error, started), text) from error
+        finally:
+            upload.turn = _nobody
 
     async def _relay(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
@@ -152,12 +191,22 @@ class Forwarder:
         response.headers.extend(downstream_fields(list(answer.headers.items())))
         if answer.content_length is not None and (answer.status not in (204, 304)):
             response.content_length = answer.content_length
-        await response.prepare(request)
+        await self._deliver(request, response.prepare(request))
         if request.method != hdrs.METH_HEAD:
             async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-        await response.write_eof()
+                await self._deliver(request, response.write(chunk))
+        await self._deliver(request, response.write_eof())
         return response
+
+    async def _deliver(self, request: web.BaseRequest, writing: Awaitable[object]) -> None:
+        """Writes to the client. One that left, or reads nothing for `stall_seconds`, is not the worker's fault."""
+        try:
+            async with asyncio.timeout(self._settings.stall_seconds):
+                await writing
+        except (TimeoutError, ConnectionError) as error:
+            if request.transport is not None:
+                request.transport.abort()  # what is unsent would otherwise hold the connection open
+            raise _ClientGone("the client does not take its answer") from error
 
     async def _continue(self, request: web.BaseRequest) -> None:
         """A worker is chosen and the size is right: now the body may come."""
@@ -199,6 +248,10 @@ class Forwarder:
             yield chunk
 
 
+class _ClientGone(ConnectionResetError):
+    """The client broke off. The server it came through takes a ConnectionError for the end of the connection."""
+
+
 class _Failed(Exception):
     """One attempt failed. `answer`: what the worker said, to be passed on when nobody else is there to ask."""
 
@@ -210,6 +263,14 @@ class _Failed(Exception):
         if self.failure is Failure.TIMEOUT:
             return DeadlineExceeded("the worker did not answer in time")
         return WorkerLost(f"the worker was lost, and no other one could take the upload: {self}")
+
+
+def _failure(error: Exception, started: bool) -> Failure:
+    if started:
+        return Failure.STARTED
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
+        return Failure.NOT_SENT
+    return Failure.TIMEOUT if isinstance(error, TimeoutError) else Failure.BROKEN
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> web.Response:

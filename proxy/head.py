@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .errors import BadRequest, UnsupportedFraming
+from .errors import BadRequest, UnsupportedFraming, UnsupportedVersion
 
 Fields = list[tuple[str, str]]
 
@@ -24,7 +24,9 @@ VIA = "1.1 fairway"
 
 
 def check_framing(fields: Sequence[tuple[str, str]], version: tuple[int, int]) -> None:
-    """Refuses what two parsers could read in two ways. Raises BadRequest or UnsupportedFraming."""
+    """Refuses what two parsers could read in two ways. Raises BadRequest, UnsupportedFraming or UnsupportedVersion."""
+    if version not in ((1, 0), (1, 1)):
+        raise UnsupportedVersion(f"HTTP/{version[0]}.{version[1]}: only HTTP/1.1 and 1.0 are spoken here")
     lengths = [value for name, value in fields if name.lower() == "content-length"]
     codings = [value for name, value in fields if name.lower() == "transfer-encoding"]
     hosts = [value for name, value in fields if name.lower() == "host"]
@@ -42,9 +44,7 @@ def check_framing(fields: Sequence[tuple[str, str]], version: tuple[int, int]) -
 
 def connection_listed(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
     """Names that Connection fields declare connection-specific. Raises BadRequest for the header-strip attack."""
-    named = {
-        token.strip().lower() for name, value in fields if name.lower() == "connection" for token in value.split(",")
-    }
+    named = _listed(fields)
     if stolen := sorted(named & NEVER_LISTED):
         raise BadRequest(f"Connection must not list {', '.join(stolen)}")
     return frozenset(named - {"", "close"})
@@ -68,5 +68,11 @@ def upstream_fields(fields: Sequence[tuple[str, str]], peer: str, scheme: str, l
 
 def downstream_fields(fields: Sequence[tuple[str, str]]) -> Fields:
     """The answer head for the client, without its framing."""
-    dropped = HOP_BY_HOP | connection_listed(fields) | {"content-length"}
+    # A worker's odd Connection field is not the client's mistake: what must stay stays, and nothing is refused.
+    dropped = HOP_BY_HOP | (_listed(fields) - NEVER_LISTED) | {"content-length"}
     return [(name, value) for name, value in fields if name.lower() not in dropped] + [("Via", VIA)]
+
+
+def _listed(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
+    tokens = (token for name, value in fields if name.lower() == "connection" for token in value.split(","))
+    return frozenset(token.strip().lower() for token in tokens)

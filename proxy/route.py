@@ -14,7 +14,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from .config import Mode
-from .errors import NotFound
+from .errors import BadRequest, NotFound
 
 Manner = Literal["forward", "address", "redirect", "healthz", "readyz", "workers"]
 OWN: dict[str, Manner] = {"/-/healthz": "healthz", "/-/readyz": "readyz", "/-/workers": "workers"}
@@ -31,7 +31,9 @@ class Route:
 
 
 def route(mode: Mode, method: str, target: str, header_service: str | None, default_service: str) -> Route:
-    """Raises NotFound for a reserved path that leads nowhere in this mode."""
+    """Raises NotFound for a reserved path that leads nowhere in this mode, BadRequest for what is no path at all."""
+    if not target.startswith("/"):
+        raise BadRequest(f"{method} {target}: the request target must be a path")
     path, mark, query = target.partition("?")
     service, named = header_service or default_service, bool(header_service)
     if path in OWN:

@@ -122,9 +122,12 @@ class Proxy:
         check_length(request, self.settings.max_body)
         instance = (await self._lookup(found)).instances[0]
         location = f"http://{instance.address}{found.target}"
-        return web.json_response(
+        response = web.json_response(
             {"location": location}, status=307, headers={hdrs.LOCATION: location, hdrs.CACHE_CONTROL: "no-store"}
         )
+        if request.headers.get(hdrs.EXPECT):
+            response.force_close()  # the body may never come: the next request must not be taken for it
+        return response
 
     def _readyz(self, found: Route) -> web.Response:
         ready = not self.draining and self.resolver.has(found.service)
