@@ -176,8 +176,9 @@ def proxies(sinks: list[int], folder: Path) -> Iterator[list[Contender]]:
         config = folder / "haproxy.cfg"
         servers = "".join(f"  server w{i} 127.0.0.1:{sink}\n" for i, sink in enumerate(sinks))
         config.write_text(
-            "global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n"
-            f"  http-reuse always\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n{servers}"
+            "global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n"
+            "  timeout server 60s\n  http-reuse always\n"
+            f"frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n{servers}"
         )
         commands.append(("haproxy", [haproxy, "-db", "-f", str(config)], port, forwarded))
     running: dict[int, subprocess.Popen[bytes]] = {}

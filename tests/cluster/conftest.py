@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from ..conftest import ROOT, SHARED, picture
-
 from .processes import Running
 
 WORKERS = 3

@@ -91,9 +91,8 @@ class Running:
 
 def children(pid: int) -> list[int]:
     """Ids of the processes that `pid` started and that still run."""
-    with contextlib.suppress(FileNotFoundError):
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
     return []
 
 

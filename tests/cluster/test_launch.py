@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from ..conftest import picture
-
 from .processes import FAIRWAY, Running, Watched, children
 
 LAUNCH = (*FAIRWAY, "launch", "--workers=1", "--registry-port=0", "--proxy-port=0")

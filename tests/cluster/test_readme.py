@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from ..conftest import ROOT
-
 from .conftest import Cluster
 from .processes import FAIRWAY, Running
 
