@@ -86,6 +86,7 @@ class Forwarder:
     def __init__(self, settings: ProxySettings, resolver: Resolver) -> None:
         self._settings, self._resolver = settings, resolver
         self._budget = Budget()
+        self.draining = False  # answers then say that their connection ends
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -191,6 +192,8 @@ class Forwarder:
         response.headers.extend(downstream_fields(list(answer.headers.items())))
         if answer.content_length is not None and (answer.status not in (204, 304)):
             response.content_length = answer.content_length
+        if self.draining:
+            response.force_close()
         await self._deliver(request, response.prepare(request))
         if request.method != hdrs.METH_HEAD:
             async for chunk in answer.content.iter_any():

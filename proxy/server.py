@@ -40,7 +40,9 @@ class Proxy:
             auto_decompress=False,
             access_log=None,
         )
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=settings.drain_seconds)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=1)
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def start(self) -> None:
         await self.resolver.start()
@@ -48,7 +50,8 @@ class Proxy:
         await self._runner.setup()
         host, port = self.settings.host, self.settings.port
         try:
-            await web.TCPSite(self._runner, host, port, backlog=1024).start()
+            self._site = web.TCPSite(self._runner, host, port, backlog=1024)
+            await self._site.start()
         except OSError as error:
             await self.close()
             raise ConfigurationError(f"the proxy cannot listen on {host}:{port}: {error.strerror}") from error
@@ -60,13 +63,23 @@ class Proxy:
 
     async def close(self) -> None:
         """Readiness first, then no new connections, then the requests in flight get their time."""
-        self.draining = True
+        self.draining = self._forwarder.draining = True
+        if self._runner.sites:
+            await self._site.stop()
+        log.info("draining: %d requests in flight", self.in_flight)
+        # Waited for here, not by aiohttp: from its own shutdown on it drops what still arrives of an upload.
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("%d requests were not finished in %g s", self.in_flight, self.settings.drain_seconds)
         await self._runner.cleanup()
         await self._forwarder.close()
         await self.resolver.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.in_flight += 1
+        self._idle.clear()
         try:
             response = await self._dispatch(request)
         except ProxyError as error:
@@ -76,6 +89,8 @@ class Proxy:
                 response.force_close()
         finally:
             self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
         if self.draining and not response.prepared:
             response.force_close()
         return response

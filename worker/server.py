@@ -60,29 +60,24 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         link.announce(instance)
         await link.start()
     await stop.wait()
-    await _drain(settings, engine, http, link, instance)
-    await runner.cleanup()
-    engine.close()
-    log.info("stopped")
-
-
-async def _drain(
-    settings: WorkerSettings, engine: Engine, http: HttpListener, link: Link | None, instance: Instance | None
-) -> None:
-    """Say it, keep serving while addresses may be cached, then finish what is in flight."""
     engine.draining = True
     if link and instance:
-        log.info("draining for %g s: whoever still holds this address is served", settings.drain_seconds)
+        log.info("left the registry; for %g s whoever still holds this address is served", settings.drain_seconds)
         # Withdrawn rather than marked: seaport's own clients know no states, and must not be sent here either.
         await link.withdraw(instance.id)
         await asyncio.sleep(settings.drain_seconds)
+        await link.close()
+    await site.stop()
+    log.info("draining: %d requests in flight", http.in_flight)
+    # Waited for here, not by aiohttp: from its own shutdown on it drops what still arrives of an upload.
     try:
         async with asyncio.timeout(settings.finish_seconds):
             await http.idle()
     except TimeoutError:
         log.warning("%d requests were not finished in %g s", http.in_flight, settings.finish_seconds)
-    if link:
-        await link.close()
+    await runner.cleanup()
+    engine.close()
+    log.info("stopped")
 
 
 def _bind(settings: WorkerSettings) -> socket.socket:

@@ -57,20 +57,32 @@ def test_sigterm_drains_and_leaves_no_process_behind() -> None:
         launch.line(r"^Ready\.", 120)
         port = int(launch.line(r"^ +proxy +http://127\.0\.0\.1:(\d+)/")[1])
         parts = Watched(children(launch.pid))
-        upload = picture(1)
-        # A request in flight: its head and half of its body are sent before the signal, the rest after it.
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(upload)}\r\n\r\n".encode()
-            client.sendall(head + upload[:1000])
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/healthz", timeout=10) as answer:
-                assert json.load(answer) == {"status": "ok"}  # so the proxy has read the half request, too
-            launch.send(signal.SIGTERM)
-            launch.line("stopping: finishing what is in flight")
-            client.sendall(upload[1000:])
-            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        finishes_an_upload(launch, port, r"\[proxy\] .*draining: 1 requests in flight")
         assert launch.ended() == 0
         assert parts.gone(0)
         parts.close()
+
+
+def test_a_worker_finishes_what_it_was_given() -> None:
+    with Running([*FAIRWAY, "worker", "--registry=none"]) as worker:
+        port = int(worker.line(r"serving flowers on http://127\.0\.0\.1:(\d+)/")[1])
+        finishes_an_upload(worker, port, "draining: 1 requests in flight")
+        assert worker.ended() == 0
+
+
+def finishes_an_upload(running: Running, port: int, draining: str) -> None:
+    """The head and the beginning of an upload are sent before SIGTERM, the rest once it drains."""
+    upload = picture(1)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(upload)}\r\n\r\n".encode() + upload[:1000])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+            assert json.load(answer) == {"status": "ok"}  # so the beginning was read, too
+        running.send(signal.SIGTERM)
+        running.line(draining)
+        client.sendall(upload[1000:])
+        said = client.recv(65536)
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in said
 
 
 def test_parts_end_when_their_supervisor_is_killed() -> None:
