@@ -49,6 +49,7 @@ class Hub:
         app.router.add_get("/healthz", self._healthz)
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=75, shutdown_timeout=1)
         await self._runner.setup()
+        self._http = cast(web.Server, self._runner.server)
         loop = asyncio.get_running_loop()
         host, port = self.settings.host, self.settings.port
         try:
@@ -74,10 +75,13 @@ class Hub:
             door.transport.close()
         await self._runner.cleanup()
 
+    @property
+    def connections(self) -> int:
+        """Open ones of all kinds: seaport peers, HTTP, and those that have not said what they are."""
+        return len(self.peers) + len(self.doors) + len(self._http.connections)
+
     def http_protocol(self) -> asyncio.Protocol:
-        server = self._runner.server
-        assert server is not None
-        return server()
+        return self._http()
 
     # -- seaport peers -------------------------------------------------------------------------------------------
 
@@ -156,7 +160,7 @@ class Doorman(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        if len(self._hub.peers) + len(self._hub.doors) >= self._hub.settings.max_connections:
+        if self._hub.connections >= self._hub.settings.max_connections:
             log.warning("closed a connection: %d are open", self._hub.settings.max_connections)
             self.transport.abort()
         self._hub.doors.add(self)

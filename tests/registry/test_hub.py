@@ -154,6 +154,15 @@ async def test_connections_beyond_the_limit_are_closed() -> None:
         assert isinstance(await two.next(), Register)
 
 
+async def test_http_connections_count_as_well() -> None:
+    async with running_hub(max_connections=1) as hub, aiohttp.ClientSession() as http:
+        async with http.get(f"http://127.0.0.1:{hub.port}/healthz") as answer:
+            assert answer.status == 200
+        async with connected(hub.port) as second:  # the first is kept alive
+            with pytest.raises((EOFError, ConnectionError)):
+                await second.hear()
+
+
 async def test_http_on_the_same_port(hub: Hub) -> None:
     async with greeted(hub.port) as worker, greeted(hub.port) as other, aiohttp.ClientSession() as http:
         worker.say(row("A1", version="1.2.3"), row("A2", 9002, version="2.0.0", state="draining"))
