@@ -14,8 +14,9 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from .proxy.config import Mode
+from .registry.config import require_port
 from .registry.errors import ConfigurationError
 from .registry.instance import Address, Query
 from .registry.link import Link
@@ -35,7 +36,7 @@ class LaunchSettings:
     weights: str = option("", "weights file for keras:NAME")
     labels: str = option("", "labels file, one a line")
     service: str = option("classify", "name the workers register under")
-    mode: Literal["auto", "forward", "address", "redirect"] = option("auto", "what the proxy does with a request")
+    mode: Mode = option("auto", "what the proxy does with a request")
     host: str = option("127.0.0.1", "address all parts listen on; anything but loopback wants --insecure")
     registry_port: int = option(12481, "the registry's port; 0 takes a free one")
     proxy_port: int = option(12480, "the proxy's port; 0 takes a free one")
@@ -46,6 +47,12 @@ class LaunchSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.workers <= 1000:
             raise ConfigurationError(f"--workers {self.workers}: expected 0 to 1000")
+        if self.host in ("0.0.0.0", "::"):
+            raise ConfigurationError(
+                f"--host {self.host}: workers have to tell others where they are; name one address of this machine"
+            )
+        for name in ("registry", "proxy"):
+            require_port(f"--{name}-port", getattr(self, f"{name}_port"))
 
 
 @dataclass
@@ -55,7 +62,6 @@ class Part:
     name: str
     command: list[str]
     process: asyncio.subprocess.Process | None = None
-    starts: int = 0
     backoff: float = FIRST_BACKOFF
     last_words: list[str] = field(default_factory=list)
 
@@ -77,8 +83,7 @@ class Launch:
         settings = self.settings
         registry_port = settings.registry_port or _free(settings.host)
         proxy_port = settings.proxy_port or _free(settings.host)
-        reach = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
-        registry, door = Address(reach, registry_port), Address(reach, proxy_port)
+        registry, door = Address(settings.host, registry_port), Address(settings.host, proxy_port)
         parts = self._parts(registry, registry_port, proxy_port)
         failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stopped = asyncio.create_task(stop.wait())
@@ -131,18 +136,11 @@ class Launch:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             began = loop.time()
-            part.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fairway", *part.command,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, SUPERVISED: "1"},
-                start_new_session=True,  # Ctrl-C is for us alone: we stop the parts, in order
-            )  # fmt: skip
-            part.starts += 1
-            reader = asyncio.create_task(self._read(part, part.process))
-            self._readers.add(reader)
-            status = await part.process.wait()
-            await asyncio.gather(reader, return_exceptions=True)
-            self._readers.discard(reader)
+            try:
+                status = await self._live(part)
+            except OSError as error:  # no memory, no file descriptors: that may pass
+                say(f"{part.name} cannot be started: {error}")
+                status = 1
             if self._stopping.is_set():
                 return
             if status == EXIT_CONFIGURATION:
@@ -156,6 +154,21 @@ class Launch:
             say(f"{part.name} {how}; starting it again in {part.backoff:g} s")
             await asyncio.sleep(part.backoff)
             part.backoff = min(part.backoff * 2, LAST_BACKOFF)
+
+    async def _live(self, part: Part) -> int:
+        """One life of `part`; its exit status."""
+        part.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fairway", *part.command,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, SUPERVISED: "1"},
+            start_new_session=True,  # Ctrl-C is for us alone: we stop the parts, in order
+        )  # fmt: skip
+        reader = asyncio.create_task(self._read(part, part.process))
+        self._readers.add(reader)
+        status = await part.process.wait()
+        await asyncio.gather(reader, return_exceptions=True)
+        self._readers.discard(reader)
+        return status
 
     async def _read(self, part: Part, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -43,7 +44,11 @@ def classify(arguments: Sequence[str]) -> int:
             return 130
         return work.result()
 
-    return run(main, verbose=False)
+    try:
+        return run(main, verbose=False)
+    except BrokenPipeError:  # `fairway classify photos/ | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 async def _classify(names: Sequence[str], settings: ClientSettings) -> int:

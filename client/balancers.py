@@ -31,6 +31,3 @@ class RoundRobin:
             chosen = next((u for u in ordered if u.instance.id > self._last), ordered[0])
         self._last = chosen.instance.id
         return chosen
-
-
-BALANCERS: dict[str, type[RoundRobin]] = {"round-robin": RoundRobin}

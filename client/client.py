@@ -183,6 +183,8 @@ class Client:
                 raise _Attempt(Failure.BUSY, NoWorker(text))
             case 504:
                 raise DeadlineExceeded(text)
+            case 404 | 405:
+                raise NoWorker(text)  # no such service, or not in this mode: never about the image
             case status if 400 <= status < 500:
                 raise ImageRefused(text, status)
             case status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..registry.errors import ConfigurationError
 from ..registry.options import option
 
 Via = Literal["address", "forward", "redirect"]
@@ -21,3 +22,7 @@ class ClientSettings:
     concurrency: int = option(16, "uploads under way at once")
     timeout_seconds: float = option(30.0, "for one image, all attempts included")
     json: bool = option(False, "one JSON object a line")
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.top < 1:
+            raise ConfigurationError("--concurrency and --top: at least 1")

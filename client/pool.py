@@ -69,8 +69,8 @@ class Pool:
     def candidates(self, now: float, exclude: Collection[str] = ()) -> list[Upstream]:
         """Who may be sent to now, by id not in `exclude`, in a stable order."""
         # Where the healthy ones have left since, those sent away are the last: better one in doubt than none.
-        ready = [u for u in self._passing() if u.available(now)] or self._passing()
-        return [u for u in ready if u.instance.id not in exclude]
+        left = [u for u in self._passing() if u.instance.id not in exclude]
+        return [u for u in left if u.available(now)] or left
 
     def started(self, upstream: Upstream, now: float) -> None:
         upstream.in_flight += 1

@@ -12,10 +12,6 @@ class Failure(Enum):
     TIMEOUT = "timeout"  # no answer in time; it may still be at work
     STARTED = "started"  # part of the answer has gone to the caller
 
-    @property
-    def status(self) -> int:
-        return {Failure.BUSY: 503, Failure.TIMEOUT: 504}.get(self, 502)
-
 
 # failure -> (again when the body can be sent again, again when it cannot)
 AGAIN = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..registry.config import require_loopback
+from ..registry.config import require_loopback, require_port
 from ..registry.options import option
 
 Mode = Literal["auto", "forward", "address", "redirect"]
@@ -32,8 +32,9 @@ class ProxySettings:
     stall_seconds: float = option(30.0, "an upload or an answer that makes no progress for this long is given up")
     replay_bytes: int = option(1024 * 1024, "of each upload, kept until answered, so that another worker can be tried")
     max_body: int = option(64 * 1024 * 1024, "largest upload, in bytes; larger ones get 413")
-    drain_seconds: float = option(10.0, "after SIGTERM: how long requests in flight may take")
+    finish_seconds: float = option(30.0, "after SIGTERM: how long requests in flight may take")
     insecure: bool = option(False, "listen beyond loopback although nobody is asked who they are")
 
     def __post_init__(self) -> None:
+        require_port("--port", self.port)
         require_loopback(self.host, self.insecure)

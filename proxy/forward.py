@@ -106,11 +106,14 @@ class Forwarder:
         """Raises ProxyError's children; anything a worker says is passed on as it is."""
         settings, now = self._settings, asyncio.get_running_loop().time
         check_length(request, settings.max_body)
-        chosen = await self._resolver.choose(route.service, (), settings.wait_seconds)
-        if chosen is None:
+        if not await self._resolver.available(route.service, settings.wait_seconds):
             raise no_worker(route, self._resolver)
         await self._continue(request)
         upload = await self._read(request)
+        # Chosen only now: an upload may take minutes, and who was the right one at its beginning may be gone at its end.
+        chosen = await self._resolver.choose(route.service, (), settings.wait_seconds)
+        if chosen is None:
+            raise no_worker(route, self._resolver)
         self._budget.request(now())
         deadline, tried, last = now() + settings.deadline_seconds, set[str](), None
         while chosen is not None:
@@ -212,7 +215,7 @@ class Forwarder:
             raise _ClientGone("the client does not take its answer") from error
 
     async def _continue(self, request: web.BaseRequest) -> None:
-        """A worker is chosen and the size is right: now the body may come."""
+        """There is a worker, and the size is right: now the body may come."""
         expect = request.headers.get(hdrs.EXPECT)
         if expect is None:
             return

@@ -18,7 +18,7 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 # A client that could name these as connection-specific would make us strip what the worker relies on.
 NEVER_LISTED = frozenset(("content-length", "content-type", "host", "content-encoding", "authorization"))
-FORWARDED = frozenset(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"))
+FORWARDED = frozenset(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"))
 OURS = frozenset(("x-fairway-service",))
 VIA = "1.1 fairway"
 

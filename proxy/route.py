@@ -38,13 +38,13 @@ def route(mode: Mode, method: str, target: str, header_service: str | None, defa
     service, named = header_service or default_service, bool(header_service)
     if path in OWN:
         return Route(OWN[path], service, target, named)
-    if mode != "address" and path in ("/healthz", "/readyz"):
-        return Route(OWN["/-" + path], service, target, named)
     if path.startswith("/-/services/"):
         name, slash, rest = path.removeprefix("/-/services/").partition("/")
         service, named, path = unquote(name), True, slash + rest or "/"
         if path.startswith("/-/services/"):
             raise NotFound(f"{target}: one service at a time")
+    if mode != "address" and path in ("/healthz", "/readyz"):
+        return Route(OWN["/-" + path], service, target, named)
     if path == "/-/direct" or path.startswith("/-/direct/"):
         if mode not in ("auto", "redirect"):
             raise NotFound(f"{target}: this proxy runs in mode {mode} and does not redirect")

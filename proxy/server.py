@@ -69,10 +69,10 @@ class Proxy:
         log.info("draining: %d requests in flight", self.in_flight)
         # Waited for here, not by aiohttp: from its own shutdown on it drops what still arrives of an upload.
         try:
-            async with asyncio.timeout(self.settings.drain_seconds):
+            async with asyncio.timeout(self.settings.finish_seconds):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning("%d requests were not finished in %g s", self.in_flight, self.settings.drain_seconds)
+            log.warning("%d requests were not finished in %g s", self.in_flight, self.settings.finish_seconds)
         await self._runner.cleanup()
         await self._forwarder.close()
         await self.resolver.close()
@@ -180,4 +180,4 @@ class Proxy:
 def resolver_of(settings: ProxySettings) -> Resolver:
     """A fixed list if one is given, else a watch on the registry."""
     static = [Address.parse(text) for text in settings.static]
-    return Resolver(Address.parse(settings.registry), static, settings.service)
+    return Resolver(None if static else Address.parse(settings.registry), static, settings.service)

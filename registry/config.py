@@ -19,13 +19,18 @@ class RegistrySettings:
     max_connections: int = option(10_000, "connections held at once; further ones are closed at once")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise ConfigurationError(f"--port {self.port}: expected 0 (any free port) to 65535")
+        require_port("--port", self.port)
         if not 0 < self.heartbeat_seconds <= 15:  # a Link takes half a minute of silence for the registry's end
             raise ConfigurationError(f"--heartbeat-seconds {self.heartbeat_seconds}: expected more than 0, at most 15")
         if self.max_connections < 1:
             raise ConfigurationError(f"--max-connections {self.max_connections}: expected at least 1")
         require_loopback(self.host, self.insecure)
+
+
+def require_port(flag: str, port: int) -> None:
+    """0 takes a free one. Checked here because uvloop would take a larger number modulo 65536."""
+    if not 0 <= port < 65536:
+        raise ConfigurationError(f"{flag} {port}: expected 0 (any free port) to 65535")
 
 
 def require_loopback(host: str, insecure: bool) -> None:

@@ -11,6 +11,7 @@ environment over the default. A flag shared by two roles means the same thing in
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields
@@ -80,8 +81,11 @@ def _convert(raw: Any, kind: Any, source: str) -> Any:
                 raw.lower()
             ]
         if kind in (int, float):
-            return kind(raw)
+            number = kind(raw)
+            if not 0 <= number < math.inf:  # counts, sizes, seconds: none of ours is negative or endless
+                raise ValueError(raw)
+            return number
         return Path(raw) if kind is Path else raw
     except (ValueError, KeyError) as error:
-        wanted = {int: "a whole number", float: "a number", bool: "yes or no"}.get(kind, str(error))
+        wanted = {int: "a whole number from 0 up", float: "a number from 0 up", bool: "yes or no"}.get(kind, str(error))
         raise ConfigurationError(f"{source}: {raw!r} will not do: {wanted} is needed") from error

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from .errors import ConfigurationError, RegistryError
+from .errors import ConfigurationError, InvalidInstance, RegistryError
 
 EXIT_CONFIGURATION = 78  # sysexits.h EX_CONFIG: no restart will cure it
 SUPERVISED = "FAIRWAY_SUPERVISED"  # set by the supervisor: when its end of our stdin closes, we stop too
@@ -30,7 +30,7 @@ def run(main: Main, verbose: bool = True) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_supervised(main)) or 0
-    except ConfigurationError as error:
+    except (ConfigurationError, InvalidInstance) as error:  # an address that is none is a setting, too
         print(f"fairway: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
     except RegistryError as error:

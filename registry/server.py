@@ -27,7 +27,7 @@ log = logging.getLogger("fairway.registry")
 
 GREETING_DELAY = 1.0  # seconds of silence after which a peer is taken for a seaport client
 MAX_UNSENT = 1024 * 1024  # bytes beyond its dump; who reads slower is cut off, and gets a full dump when it is back
-SWEEP_SECONDS = 1.0  # how often silent peers are looked for
+SWEEP_SECONDS = 1.0  # silent peers are looked for at least this often, as new ones may be due before the known
 
 
 class Hub:
@@ -127,7 +127,8 @@ class Hub:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            due = self.catalog.next_deadline()
+            await asyncio.sleep(SWEEP_SECONDS if due is None else min(SWEEP_SECONDS, max(0.01, due - self._now())))
             for name in self.catalog.silent(self._now()):
                 log.warning("nothing heard from %s for too long: it is let go", name)
                 self.peers[name].transport.abort()

@@ -6,7 +6,7 @@ model, `model_card.json`, which training writes and serving reads:
     {"input":  {"width": 144, "height": 144, "channels": "RGB", "resize": "crop", "resize_to": 160,
                 "filter": "bilinear", "mean": 0, "std": 1, "dtype": "float32"},
      "output": {"labels": "labels.txt" or ["daisy", ...], "activation": "none"},
-     ... anything else is kept and shown, never interpreted ...}
+     ... anything else is kept as notes, never interpreted ...}
 
 Formula of every number that reaches the model: `(pixel - mean) / std`, pixel in 0..255, per channel in `channels` order.
 """

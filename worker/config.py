@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..registry.config import require_loopback
+from ..registry.config import require_loopback, require_port
 from ..registry.options import option
 from .errors import ConfigurationError
 
@@ -44,6 +44,7 @@ class WorkerSettings:
     output_layer: str = option("", "frozen graphs: tensor to read, if it is not final_result")
 
     def __post_init__(self) -> None:
+        require_port("--port", self.port)
         require_loopback(self.host, self.insecure)
         for name in ("max_waiting", "max_bytes", "max_pixels"):
             if getattr(self, name) < 1:

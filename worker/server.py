@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -25,6 +26,8 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """Until `stop`. Raises ConfigurationError for what no restart can cure."""
     threads = settings.threads or os.cpu_count() or 1
     listener_socket = _bind(settings)  # before the model: a taken port should not cost its loading time
+    instance = _instance(settings, *listener_socket.getsockname()[:2])
+    link = Link(Address.parse(settings.registry)) if settings.registry != "none" else None
     loop = asyncio.get_running_loop()
     log.info("loading %s", settings.model)
     model = await loop.run_in_executor(None, load, settings, threads)
@@ -41,27 +44,16 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     await runner.setup()
     site = web.SockSite(runner, listener_socket, backlog=1024)
     await site.start()
-    host, port = listener_socket.getsockname()[:2]
-    log.info("serving %s on http://%s:%d/ (%d threads)", model.name, host, port, threads)
+    listening = Address(*listener_socket.getsockname()[:2])
+    log.info("serving %s on http://%s/ (%d threads)", model.name, listening, threads)
 
-    link, instance = None, None
-    if settings.registry != "none":
-        link = Link(Address.parse(settings.registry))
-        address = Address.parse(settings.advertise, host) if ":" in settings.advertise else None
-        address = address or Address(settings.advertise or _reachable(host), port)
-        instance = Instance(
-            new_id(),
-            settings.service,
-            address,
-            settings.service_version,
-            models=(model.name,),
-            meta={"pid": os.getpid()},
-        )
-        link.announce(instance)
+    if link:
+        served = f"{model.name}/{model.version}" if model.version else model.name
+        link.announce(replace(instance, models=(served,)))
         await link.start()
     await stop.wait()
     engine.draining = True
-    if link and instance:
+    if link:
         log.info("left the registry; for %g s whoever still holds this address is served", settings.drain_seconds)
         # Withdrawn rather than marked: seaport's own clients know no states, and must not be sent here either.
         await link.withdraw(instance.id)
@@ -95,7 +87,12 @@ def _bind(settings: WorkerSettings) -> socket.socket:
     return bound
 
 
-def _reachable(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
+def _instance(settings: WorkerSettings, host: str, port: int) -> Instance:
+    """What others will be told. Raises ConfigurationError or InvalidInstance, long before anybody is."""
+    if not settings.advertise and host in ("0.0.0.0", "::") and settings.registry != "none":
         raise ConfigurationError(f"--host {host} is no address others can reach: say --advertise HOST as well")
-    return host
+    advertised = settings.advertise or host
+    named_port = advertised.startswith("[") or advertised.count(":") == 1  # a bare IPv6 address has more colons
+    address = Address.parse(advertised) if named_port else Address(advertised, port)
+    instance = Instance(new_id(), settings.service, address, settings.service_version, meta={"pid": os.getpid()})
+    return Instance.from_meta(instance.id, instance.as_meta(), host)  # judged as the hub will judge it

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from fairway.client.balancers import BALANCERS, RoundRobin
+from fairway.client.balancers import RoundRobin
 from fairway.client.pool import Upstream
 from fairway.registry.instance import Address, Instance
 
@@ -63,7 +63,3 @@ def test_fair_while_one_worker_comes_and_goes() -> None:
         served[balancer.choose(with_it if step // 5 % 2 else without).instance.id] += 1
     assert max(served[id] for id in "abc") - min(served[id] for id in "abc") <= 0.1 * 1200
     assert 100 < served["x"] <= 200  # its share of the half of the time that it was there: a quarter of 600
-
-
-def test_the_shelf() -> None:
-    assert BALANCERS["round-robin"] is RoundRobin

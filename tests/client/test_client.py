@@ -95,6 +95,7 @@ ERRORS: list[tuple[int, bytes, type[ClientError], str]] = [
     (413, b'{"error": "too large"}', ImageRefused, "^too large$"),
     (415, b'{"error": "not an image"}', ImageRefused, "^not an image$"),
     (422, b"plain text", ImageRefused, "^plain text$"),
+    (404, b'{"error": "no such service"}', NoWorker, "^no such service$"),
     (429, b'{"error": "the queue is full"}', Busy, "^the queue is full$"),
     (503, b'{"error": "draining"}', NoWorker, "^draining$"),
     (504, b'{"error": "too late"}', DeadlineExceeded, "^too late$"),

@@ -165,6 +165,13 @@ def test_exclude_is_by_id() -> None:
     assert pool.candidates(0.0, {"w0", "w1", "w2"}) == []
 
 
+def test_one_in_doubt_is_better_than_none_for_a_second_try() -> None:
+    pool, (first, second) = pool_of(2)
+    send(pool, first, [LOST] * 3)
+    assert ids(pool, 1.0) == ["w1"]
+    assert pool.candidates(1.0, {"w1"}) == [first]
+
+
 def test_repr_is_a_dashboard_line() -> None:
     pool, (first, second, *_) = pool_of(4)
     pool.started(second, 0.0)

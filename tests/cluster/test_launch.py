@@ -43,7 +43,7 @@ def test_a_taken_port_stops_everything(part: str) -> None:
 def test_a_bad_option_is_named() -> None:
     with Running([*FAIRWAY, "launch", "--workers=many"]) as launch:
         assert launch.ended() == 78
-        assert launch.lines == ["fairway: --workers: 'many' will not do: a whole number is needed"]
+        assert launch.lines == ["fairway: --workers: 'many' will not do: a whole number from 0 up is needed"]
 
 
 def test_other_addresses_want_insecure() -> None:

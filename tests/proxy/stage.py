@@ -152,7 +152,7 @@ def dead_address() -> Address:
 @asynccontextmanager
 async def proxy_for(*workers: Address, resolver: Resolver | None = None, **settings: Any) -> AsyncIterator[Proxy]:
     """A proxy in front of `workers`; short waits, so that a mistake does not cost a minute."""
-    defaults: dict[str, Any] = {"port": 0, "wait_seconds": 0.2, "deadline_seconds": 10.0, "drain_seconds": 0.2}
+    defaults: dict[str, Any] = {"port": 0, "wait_seconds": 0.2, "deadline_seconds": 10.0, "finish_seconds": 0.2}
     proxy = Proxy(ProxySettings(**{**defaults, **settings}), resolver or Resolver(static=workers))
     await proxy.start()
     try:

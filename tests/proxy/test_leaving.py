@@ -109,7 +109,7 @@ async def test_what_is_in_flight_is_finished_before_the_door_closes() -> None:
 
     async with (
         Worker(answer) as worker,
-        proxy_for(worker.address, drain_seconds=10.0) as proxy,
+        proxy_for(worker.address, finish_seconds=10.0) as proxy,
         session_to(proxy) as session,
     ):
         upload: asyncio.Task[Any] = asyncio.create_task(session.post("/", data=b"x"))

@@ -72,6 +72,8 @@ def test_a_service_in_the_path_wins_over_the_header() -> None:
     assert asked("auto", "POST", "/", "pets") == Route("forward", "pets", "/", named=True)
     assert asked("auto", "POST", "/-/services/cars/", "pets").service == "cars"
     assert asked("auto", "GET", "/-/services/cars/") == Route("address", "cars", "/", named=True)
+    assert asked("auto", "GET", "/-/services/cars/healthz") == asked("auto", "GET", "/-/services/cars/healthz", "x")
+    assert asked("auto", "GET", "/-/services/cars/readyz") == asked("auto", "GET", "/-/services/cars/readyz", "cars")
     assert asked("auto", "GET", "/-/readyz", "pets") == Route("readyz", "pets", "/-/readyz", named=True)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from ..errors import BadRequest, TooLarge, WorkerError
+from ..errors import BadRequest, Overloaded, TooLarge, WorkerError
 from ..wire import answer, multipart
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class HttpListener:
     def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
         self._engine = engine
         self._max_bytes = settings.max_bytes
+        self._max_waiting = settings.max_waiting
+        self._uploads = 0  # being read, waiting or running: each may hold max_bytes
         self._name = settings.service
         self.in_flight = 0
         self._idle = asyncio.Event()
@@ -55,12 +57,25 @@ class HttpListener:
     async def _readyz(self, _: web.Request) -> web.Response:
         state = "draining" if self._engine.draining else "ready" if self._engine.ready else "loading"
         return web.json_response(
-            {"status": state, "service": self._name, "model": self._engine.model.name},
+            {
+                "status": state,
+                "service": self._name,
+                "model": self._engine.model.name,
+                "version": self._engine.model.version,
+            },
             status=200 if self._engine.ready else 503,
         )
 
     async def _classify(self, request: web.Request) -> web.Response:
         top = answer.top_of(request.query.get("top"))
+        self._check_room()
+        self._uploads += 1
+        try:
+            return await self._taken(request, top)
+        finally:
+            self._uploads -= 1
+
+    async def _taken(self, request: web.Request, top: int) -> web.Response:
         body = await self._read(request)
         upload: bytes | memoryview = body
         if request.content_type == "multipart/form-data":
@@ -77,10 +92,11 @@ class HttpListener:
         """
         try:
             self._check_size(request)
-        except TooLarge as error:
-            return self._error(error.status, str(error))
+            self._check_room()
+        except WorkerError as error:
+            return self._refused(error.status, str(error))
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-            return self._error(417, f"unknown Expect: {request.headers[hdrs.EXPECT]}")
+            return self._refused(417, f"unknown Expect: {request.headers[hdrs.EXPECT]}")
         assert request.transport is not None
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
@@ -101,6 +117,16 @@ class HttpListener:
             if received > self._max_bytes:
                 raise TooLarge(f"the upload has more than {self._max_bytes} bytes, which is all that is accepted")
             chunks.append(chunk)
+
+    def _check_room(self) -> None:
+        if self._uploads >= self._max_waiting:
+            raise Overloaded(f"{self._uploads} uploads are held already; try again in a second, or elsewhere")
+
+    def _refused(self, status: int, text: str) -> web.Response:
+        """The body may still come: what follows on this connection could not be told from a request."""
+        response = self._error(status, text)
+        response.force_close()
+        return response
 
     def _check_size(self, request: web.Request) -> None:
         if (request.content_length or 0) > self._max_bytes:
