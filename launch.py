@@ -21,7 +21,7 @@ from .registry.errors import ConfigurationError
 from .registry.instance import Address, Query
 from .registry.link import Link
 from .registry.options import add_options, option, read_options
-from .registry.process import EXIT_CONFIGURATION, SUPERVISED, run
+from .registry.process import EXIT_CONFIGURATION, EXIT_USAGE, SUPERVISED, run
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0  # seconds before a crashed part is started again, doubling
 STEADY_SECONDS = 60.0  # a part that lived this long crashed for a new reason: the backoff starts anew
@@ -84,6 +84,8 @@ class Launch:
         registry_port = settings.registry_port or _free(settings.host)
         proxy_port = settings.proxy_port or _free(settings.host)
         registry, door = Address(settings.host, registry_port), Address(settings.host, proxy_port)
+        _check_free("registry", registry)
+        _check_free("proxy", door)
         parts = self._parts(registry, registry_port, proxy_port)
         failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stopped = asyncio.create_task(stop.wait())
@@ -143,7 +145,7 @@ class Launch:
                 status = 1
             if self._stopping.is_set():
                 return
-            if status == EXIT_CONFIGURATION:
+            if status in (EXIT_CONFIGURATION, EXIT_USAGE):
                 if not failure.done():
                     reason = part.last_words[-1].removeprefix("fairway: ") if part.last_words else "it did not say why"
                     failure.set_exception(ConfigurationFailed(f"{part.name}: {reason}"))
@@ -192,16 +194,17 @@ class Launch:
             await _listening(door)
             say(f"registry {registry} and proxy {door} are up; {self.settings.workers} workers are loading their model")
             query = Query(self.settings.service)
-            await link.wait_for(lambda: len(link.query(query)) >= self.settings.workers)
-            pids = {part.process.pid: part.name for part in parts if part.process}
-            workers = sorted(
-                (
-                    pids.get(instance.meta.get("pid", 0), "worker"),
-                    f"http://{instance.address}/",
-                    f"{instance.service}: {', '.join(instance.models)}",
+
+            def ours() -> list[tuple[str, str, str]]:
+                pids = {part.process.pid: part.name for part in parts if part.process}
+                return sorted(
+                    (pids[pid], f"http://{instance.address}/", f"{instance.service}: {', '.join(instance.models)}")
+                    for instance in link.query(query)
+                    if (pid := instance.meta.get("pid")) in pids
                 )
-                for instance in link.query(query)
-            )
+
+            await link.wait_for(lambda: len(ours()) == self.settings.workers)
+            workers = ours()
             others = [("registry", str(registry), ""), ("proxy", f"http://{door}/", f"mode {self.settings.mode}")]
             print(ready_text(workers, others, door, self.settings.mode), flush=True)
         finally:
@@ -254,6 +257,18 @@ def _free(host: str) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _check_free(part: str, address: Address) -> None:
+    """A port that is taken is known before anything is started, let alone mistaken for ours."""
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{part}: the {part} cannot listen on {address}: {error.strerror}; does another cluster run?"
+            ) from error
 
 
 async def _listening(address: Address) -> None:

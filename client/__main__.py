@@ -26,7 +26,7 @@ def classify(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="fairway classify",
         description="Uploads images to the cluster and prints what they show. Exit status 1 if any of them failed.",
-        epilog="fairway classify photos/ --top 3    |    ls photos/*.jpg | fairway classify -",
+        epilog="Names on standard input: ls photos/*.jpg | fairway classify -",
     )
     parser.add_argument("images", nargs="+", help="image files, folders of them, or - for file names on standard input")
     add_options(parser, ClientSettings)
@@ -53,8 +53,11 @@ def classify(arguments: Sequence[str]) -> int:
 
 async def _classify(names: Sequence[str], settings: ClientSettings) -> int:
     # Names on standard input are taken as they come, a line at a time; their number is not known in advance.
-    images: list[Source] | AsyncIterator[Source] = _lines() if "-" in names else list(files(names))
+    images: list[Source] | AsyncIterator[Source] = _named(names) if "-" in names else list(files(names))
     total = len(images) if isinstance(images, list) else None
+    if total == 0:
+        print(f"fairway: no images in {', '.join(names)}", file=sys.stderr)
+        return 1
     failed = done = 0
     bar: tqdm[NoReturn] = tqdm(
         total=total, unit="image", disable=None if total is None or total > 1 else True, leave=False
@@ -91,6 +94,16 @@ def files(names: Iterable[str]) -> Iterator[Path]:
             yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         else:
             yield path
+
+
+async def _named(names: Sequence[str]) -> AsyncIterator[Source]:
+    for name in names:
+        if name != "-":
+            for path in files([name]):
+                yield path
+            continue
+        async for line in _lines():
+            yield line
 
 
 async def _lines() -> AsyncIterator[Source]:

@@ -18,11 +18,16 @@ class AddressCache:
         self._urls = [f"http://{instance.address}/" for instance in lookup.instances]
         self._turn, self._until = 0, now + lookup.ttl_seconds
 
+    @property
+    def known(self) -> int:
+        """How many are held, fresh or not."""
+        return len(self._urls)
+
     def fresh(self, now: float) -> bool:
-        return bool(self._urls) and now < self._until
+        return self.known > 0 and now < self._until
 
     def next(self, avoid: Collection[str] = ()) -> str:
-        """The next in turn, one outside `avoid` if there is one. Only while `fresh`."""
+        """The next in turn, one outside `avoid` if there is one. Only while some are `known`."""
         for _ in self._urls:
             url = self._urls[self._turn % len(self._urls)]
             self._turn += 1

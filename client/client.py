@@ -44,12 +44,12 @@ class Client:
     def __init__(
         self, url: str = "http://127.0.0.1:12480", *, via: Via = "address", service: str = "", timeout: float = 30.0
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self.via = via
         self.timeout = timeout
         self._headers = {"X-Fairway-Service": service} if service else {}
         self._addresses = AddressCache()
-        self._asking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -63,6 +63,9 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._looking:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         if self._session:
             await self._session.close()
 
@@ -70,11 +73,12 @@ class Client:
         """`image`: a path, or the bytes of an image file. Raises ClientError's children, and OSError for the path."""
         data = image if isinstance(image, bytes) else await asyncio.to_thread(_read, image)
         name = "image" if isinstance(image, bytes) else os.path.basename(image)
+        asked = [self.url]
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._classify(data, name, top)
+                return await self._classify(data, name, top, asked)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"no answer from {self.url} within {self.timeout:g} s") from error
+            raise DeadlineExceeded(f"no answer from {asked[-1]} within {self.timeout:g} s") from error
 
     async def classify_many(
         self,
@@ -125,7 +129,8 @@ class Client:
             except (ClientError, OSError) as error:
                 return error
 
-    async def _classify(self, data: bytes, name: str, top: int) -> Prediction:
+    async def _classify(self, data: bytes, name: str, top: int, asked: list[str]) -> Prediction:
+        """`asked` grows by each address that is asked, for the caller's error."""
         body, content_type = multipart.encode({"data": (name, data)})
         query = f"?top={top}" if top != answer.DEFAULT_TOP else ""
         last: ClientError = NoWorker(f"no worker could be reached through {self.url}")
@@ -139,7 +144,7 @@ class Client:
                 url = base + query
                 tried.add(base)
             try:
-                return await self._upload(url, body, content_type, expect)
+                return await self._upload(url, body, content_type, expect, asked)
             except _Attempt as failed:
                 last = failed.error
                 if self.via == "address":
@@ -152,8 +157,9 @@ class Client:
                 await asyncio.sleep(BACKOFF_SECONDS)
         raise last
 
-    async def _upload(self, url: str, body: bytes, content_type: str, expect: bool) -> Prediction:
+    async def _upload(self, url: str, body: bytes, content_type: str, expect: bool, asked: list[str]) -> Prediction:
         assert self._session is not None, "use `async with Client(...)`"
+        asked.append(url)
         headers = {hdrs.CONTENT_TYPE: content_type, **self._headers}
         try:
             # With `expect` a redirecting proxy answers before the body is sent, so it is uploaded only once.
@@ -169,7 +175,7 @@ class Client:
             location = response.headers.get(hdrs.LOCATION)
             if location is None:
                 raise WorkerFailed(f"{url} answered 307, but not where to")
-            return await self._upload(location, body, content_type, False)
+            return await self._upload(location, body, content_type, False, asked)
         if response.status == 200:
             try:
                 return answer.decode(said)
@@ -192,10 +198,22 @@ class Client:
 
     async def _next_address(self, tried: set[str]) -> str:
         """A worker's URL, from the cache or from the proxy; preferably none of `tried`."""
-        async with self._asking:
-            if not self._addresses.fresh(self._now()):
-                self._addresses.fill(await self._look_up(), self._now())
-            return self._addresses.next(tried)
+        while not self._addresses.fresh(self._now()):
+            # Whoever comes meanwhile shares the look-up under way, and its failure.
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._renew())
+                self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen by somebody
+            await asyncio.shield(self._looking)
+            if self._addresses.known:  # even if they may be kept for no time at all
+                break
+        return self._addresses.next(tried)
+
+    async def _renew(self) -> None:
+        try:
+            self._addresses.fill(await self._look_up(), self._now())
+        finally:
+            # Within the task, so that nobody can meet one that is over and still in its place.
+            self._looking = None
 
     async def _look_up(self) -> lookup.Lookup:
         assert self._session is not None, "use `async with Client(...)`"

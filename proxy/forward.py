@@ -185,6 +185,8 @@ class Forwarder:
                 # An answer under way can only be broken off: a second one must not follow it.
                 raise _ClientGone(str(upload.fault)) if started else upload.fault from error
             text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            if isinstance(error, aiohttp.ClientConnectorError):
+                text = f"{address}: {error.os_error.strerror or error.os_error}"
             raise _Failed(_failure(error, started), text) from error
         finally:
             upload.turn = _nobody

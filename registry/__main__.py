@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .config import RegistrySettings
-from .instance import Address, Instance, Query
+from .errors import ConfigurationError
+from .instance import Address, Instance, Query, is_range
 from .link import Link
 from .lookup import rows
 from .options import add_options, option, read_options
@@ -76,6 +77,8 @@ def lookup(arguments: Sequence[str]) -> int:
 
     async def main(stop: asyncio.Event) -> int:
         settings = read_options(ReaderSettings, given)
+        if not is_range(query.range):
+            raise ConfigurationError(f"{query.range!r} is no range of versions: write e.g. ^1.2, 1.2.x, or >=1 <2")
         link = Link(Address.parse(settings.registry))
         await link.start(settings.wait_seconds)
 

@@ -138,6 +138,16 @@ def satisfies(version: str, wanted: str) -> bool:
         return False
 
 
+def is_range(wanted: str) -> bool:
+    """Whether `wanted` can be read; what cannot satisfies nobody."""
+    try:
+        for part in wanted.split("||"):
+            _within(Version("0.0.0"), part.strip() or "*")
+    except ValueError:
+        return False
+    return True
+
+
 def _within(version: Version, part: str) -> bool:
     try:  # one whole version; NpmSpec would let 1.2.3-rc.1 stand for 1.2.3 as well
         return bool(version.truncate("prerelease") == Version(part.lstrip("=v ")).truncate("prerelease"))

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import ConfigurationError
@@ -69,6 +70,8 @@ def environment_name(f: Any) -> str:
 def _convert(raw: Any, kind: Any, source: str) -> Any:
     if not isinstance(raw, str):
         return raw
+    if get_origin(kind) is UnionType:  # `int | None`: what is given is the int
+        kind = next(part for part in get_args(kind) if part is not type(None))
     try:
         if get_origin(kind) is Literal:
             if raw not in get_args(kind):

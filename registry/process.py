@@ -9,9 +9,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+from aiohttp.http import HttpProcessingError as BadHttpMessage
+
 from .errors import ConfigurationError, InvalidInstance, RegistryError
 
 EXIT_CONFIGURATION = 78  # sysexits.h EX_CONFIG: no restart will cure it
+EXIT_USAGE = 2  # argparse: a command line that is none
 SUPERVISED = "FAIRWAY_SUPERVISED"  # set by the supervisor: when its end of our stdin closes, we stop too
 
 Main = Callable[[asyncio.Event], Awaitable[int | None]]
@@ -27,17 +30,26 @@ def run(main: Main, verbose: bool = True) -> int:
         format="%(asctime)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
+    logging.getLogger("aiohttp.server").addFilter(_one_line)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_supervised(main)) or 0
     except (ConfigurationError, InvalidInstance) as error:  # an address that is none is a setting, too
-        print(f"fairway: {error}", file=sys.stderr)
+        print(f"fairway: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_CONFIGURATION
     except RegistryError as error:
         print(f"fairway: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    """A stranger's malformed request is worth a line, not a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, BadHttpMessage):
+        record.msg, record.args, record.exc_info = f"malformed request: {' '.join(str(error).split())[:200]}", (), None
+    return True
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

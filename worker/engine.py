@@ -79,7 +79,8 @@ class Engine:
         except WorkerError:
             raise
         except Exception as error:  # whatever a runtime throws is the model's failure, not the caller's
-            raise ModelError(f"the model failed: {type(error).__name__}: {str(error)[:200]}") from error
+            text = " ".join(str(error).split())
+            raise ModelError(f"the model failed: {type(error).__name__}: {text[:200]}") from error
         if not np.isfinite(scores).all():
             raise ModelError("the model's scores are not finite numbers")
         return scores

@@ -80,7 +80,7 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
         image.load()
         return _rgb(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_many_pixels(str(error), limits) from error
+        raise _too_many_pixels("far too many to decode", limits) from error
     except UnidentifiedImageError as error:
         if looks_like_an_image(data):
             raise BrokenImage(f"broken image: {_kind(data)} signature, but its header cannot be read") from error

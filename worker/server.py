@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import warnings
 from dataclasses import replace
 
 from aiohttp import web
@@ -24,6 +25,7 @@ log = logging.getLogger("fairway.worker")
 
 async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     """Until `stop`. Raises ConfigurationError for what no restart can cure."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks about odd uploads are no news for our log
     threads = settings.threads or os.cpu_count() or 1
     listener_socket = _bind(settings)  # before the model: a taken port should not cost its loading time
     instance = _instance(settings, *listener_socket.getsockname()[:2])

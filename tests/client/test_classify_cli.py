@@ -119,3 +119,22 @@ async def test_a_mistaken_option_is_one_clear_line(photos: Path) -> None:
     assert err.startswith("fairway: --via: 'pigeon' will not do")
     assert "one of address, forward, redirect" in err
     assert err.count("\n") == 1
+
+
+async def test_files_and_standard_input_together(base: str, photos: Path) -> None:
+    status, lines, _ = await classify(photos / "b.jpg", "-", "--url", base, stdin=f"{photos / 'a.JPEG'}\n")
+    assert status == 0
+    assert [line.partition(":")[0] for line in lines] == [f"{photos}/b.jpg", f"{photos}/a.JPEG"]
+
+
+async def test_a_folder_without_images(base: str, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    status, lines, err = await classify(empty, "--url", base)
+    assert (status, lines) == (1, [])
+    assert f"no images in {empty}" in err
+
+
+async def test_the_scheme_may_be_left_out(base: str, photos: Path) -> None:
+    status, _, _ = await classify(photos / "b.jpg", "--url", base.removeprefix("http://"))
+    assert status == 0

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from fairway.client import Client, ImageRefused, Prediction, SyncClient
+from fairway.client import Client, ImageRefused, NoWorker, Prediction, SyncClient
 from fairway.client.client import Source
 from fairway.client.config import Via
 
-from ..proxy.stage import Seen, cluster, image_of, says, url
+from ..proxy.stage import Seen, Worker, cluster, image_of, says, url
 
 VIAS: tuple[Via, ...] = ("address", "forward", "redirect")
 EXPECTED = Prediction((("daisy", 0.9), ("tulips", 0.1)))
@@ -132,3 +132,18 @@ async def test_sync_client_raises_the_same_errors() -> None:
     async with cluster(says(415, b'{"error": "not an image"}')) as (proxy, _):
         with SyncClient(url(proxy)) as client, pytest.raises(ImageRefused, match="not an image"):
             await asyncio.to_thread(client.classify, b"text")
+
+
+async def test_a_look_up_is_shared_by_all_who_need_it() -> None:
+    asked = 0
+
+    async def nobody(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return web.json_response({"error": "no worker"}, status=503)
+
+    async with Worker(nobody) as door, Client(f"http://{door.address}") as client:
+        found = [answer async for _, answer in client.classify_many([b"image"] * 8, concurrency=8)]
+    assert all(isinstance(answer, NoWorker) for answer in found)
+    assert asked == 1

@@ -166,7 +166,7 @@ def test_exclude_is_by_id() -> None:
 
 
 def test_one_in_doubt_is_better_than_none_for_a_second_try() -> None:
-    pool, (first, second) = pool_of(2)
+    pool, (first, _) = pool_of(2)
     send(pool, first, [LOST] * 3)
     assert ids(pool, 1.0) == ["w1"]
     assert pool.candidates(1.0, {"w1"}) == [first]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import picture
+from .conftest import Cluster
 from .processes import FAIRWAY, Running, Watched, children
 
 LAUNCH = (*FAIRWAY, "launch", "--workers=1", "--registry-port=0", "--proxy-port=0")
@@ -38,6 +39,22 @@ def test_a_taken_port_stops_everything(part: str) -> None:
         with Running([*LAUNCH, f"--{part}-port={port}"]) as launch:
             assert launch.ended() == 78
             assert f"{part}: the {part} cannot listen on 127.0.0.1:{port}" in launch.lines[-1]
+        assert len(launch.lines) == 1, "nothing was started"
+
+
+def test_a_bad_option_of_the_workers_stops_everything() -> None:
+    with Running([*LAUNCH, "--", "--nosuch"]) as launch:
+        assert launch.ended() == 78
+        assert "worker 1:" in launch.lines[-1]
+        assert "unrecognized arguments: --nosuch" in launch.lines[-1]
+
+
+def test_a_second_cluster_on_the_same_ports_is_not_taken_for_ours(cluster: Cluster) -> None:
+    ports = [f"--registry-port={cluster.registry}", f"--proxy-port={cluster.proxy}"]
+    with Running([*FAIRWAY, "launch", "--workers=1", *ports]) as launch:
+        assert launch.ended() == 78
+        assert "does another cluster run?" in launch.lines[-1]
+        assert "Ready." not in launch.said
 
 
 def test_a_bad_option_is_named() -> None:

@@ -78,11 +78,11 @@ def test_yes_and_no_in_the_environment(text: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("line", "environment", "text"),
     [
-        ("--port eighty", {}, "--port: 'eighty' will not do: a whole number is needed"),
-        ("--port 1.5", {}, "--port: '1.5' will not do: a whole number is needed"),
-        ("", {"FAIRWAY_PORT": ""}, "FAIRWAY_PORT: '' will not do: a whole number is needed"),
-        ("--wait-seconds soon", {}, "--wait-seconds: 'soon' will not do: a number is needed"),
-        ("", {"FAIRWAY_WAIT_SECONDS": "s"}, "FAIRWAY_WAIT_SECONDS: 's' will not do: a number is needed"),
+        ("--port eighty", {}, "--port: 'eighty' will not do: a whole number from 0 up is needed"),
+        ("--port 1.5", {}, "--port: '1.5' will not do: a whole number from 0 up is needed"),
+        ("", {"FAIRWAY_PORT": ""}, "FAIRWAY_PORT: '' will not do: a whole number from 0 up is needed"),
+        ("--wait-seconds soon", {}, "--wait-seconds: 'soon' will not do: a number from 0 up is needed"),
+        ("", {"FAIRWAY_WAIT_SECONDS": "s"}, "FAIRWAY_WAIT_SECONDS: 's' will not do: a number from 0 up is needed"),
         ("--mode dns", {}, "--mode: 'dns' will not do: one of forward, address is needed"),
         ("", {"FAIRWAY_REGISTRY_INSECURE": "maybe"},
          "FAIRWAY_REGISTRY_INSECURE: 'maybe' will not do: yes or no is needed"),

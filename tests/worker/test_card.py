@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fairway.registry.options import read_options
 from fairway.worker.card import (
     CARD_FILE,
     Card,
@@ -232,3 +234,10 @@ def test_a_labels_file_that_cannot_be_read(tmp_path: Path, content: bytes | None
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"cannot read the labels file .*labels\.txt"):
         read_labels(path)
+
+
+def test_the_flags_arrive_as_the_card_wants_them() -> None:
+    given = argparse.Namespace(input_width="32", input_height="24", input_mean="127.5", input_std="1,2,3")
+    said = read_options(WorkerSettings, given, {}).input_overrides()
+    spec = settle_input(None, None, {}, said)
+    assert (spec.width, spec.height, spec.mean, spec.std) == (32, 24, (127.5,), (1.0, 2.0, 3.0))

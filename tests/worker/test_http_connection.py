@@ -135,7 +135,7 @@ async def test_a_client_who_asks_first_can_be_refused(warm: Door, request_head: 
 
 
 async def test_health_and_readiness(door: Door) -> None:
-    model = {"service": "colours", "model": "colours"}
+    model = {"service": "colours", "model": "colours", "version": "1"}
     assert await door.send("GET", "/healthz") == (200, {"status": "ok"})
     assert await door.send("GET", "/readyz") == (503, {"status": "loading", **model})
     assert await door.send("POST", data=RED) == (503, {"error": "the model is not loaded yet"})
@@ -173,3 +173,21 @@ async def test_while_draining_every_answer_closes_its_connection(warm: Door, req
     async with asyncio.timeout(PATIENCE):
         assert await reader.read() == b""
     writer.close()
+
+
+async def test_uploads_beyond_the_limit_are_not_even_read(warm: Door) -> None:
+    """One is held (`max_waiting` is 1): the next gets 429 from its head alone, with or without Expect."""
+    _, held = await warm.raw(UPLOAD + BODY[:3])
+    await warm.until(lambda: warm.http.in_flight == 1)
+    reader, second = await warm.raw(UPLOAD)
+    async with asyncio.timeout(PATIENCE):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 429 ")
+    reader, third = await warm.raw(UPLOAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    async with asyncio.timeout(PATIENCE):
+        said = await reader.readuntil(b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 429 ")
+    assert b"Connection: close" in said  # as the body may still come
+    for writer in (held, second, third):
+        writer.close()
+        await writer.wait_closed()
+    await warm.is_well()

@@ -83,6 +83,8 @@ class _Loaded:
 
 def load(settings: WorkerSettings, threads: int) -> TensorFlowModel:
     """Raises ConfigurationError saying what to do."""
+    if settings.weights and not settings.model.startswith("keras:"):
+        raise ConfigurationError("--weights goes with --model keras:NAME; other models bring their own")
     _settle(threads)
     name, version, path, card = settings.model, "", None, None
     if settings.model.startswith("keras:"):
