@@ -117,7 +117,11 @@ async def test_a_taken_port_is_one_clear_line() -> None:
         ("registry --port 99999", {}, "--port 99999: expected 0 (any free port) to 65535"),
         ("registry --port 0 --allow bogus", {}, "--allow: 'bogus' is not a network: expected e.g. 10.0.0.0/8"),
         ("registry --host 0.0.0.0", {}, "--host 0.0.0.0: anybody who reaches this address could use it; "),
-        ("services", {"FAIRWAY_WAIT_SECONDS": "s"}, "FAIRWAY_WAIT_SECONDS: 's' will not do: a number from 0 up is needed"),
+        (
+            "services",
+            {"FAIRWAY_WAIT_SECONDS": "s"},
+            "FAIRWAY_WAIT_SECONDS: 's' will not do: a number from 0 up is needed",
+        ),
         ("lookup --wait-seconds s", {}, "--wait-seconds: 's' will not do: a number from 0 up is needed"),
         ("watch", {"FAIRWAY_JSON": "maybe"}, "FAIRWAY_JSON: 'maybe' will not do: yes or no is needed"),
     ],

@@ -34,7 +34,6 @@ class HttpListener:
     def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
         self._engine = engine
         self._max_bytes = settings.max_bytes
-        self._max_waiting = settings.max_waiting
         self._uploads = 0  # being read, waiting or running: each may hold max_bytes
         self._name = settings.service
         self.in_flight = 0
@@ -119,7 +118,7 @@ class HttpListener:
             chunks.append(chunk)
 
     def _check_room(self) -> None:
-        if self._uploads >= self._max_waiting:
+        if self._uploads >= self._engine.max_waiting:
             raise Overloaded(f"{self._uploads} uploads are held already; try again in a second, or elsewhere")
 
     def _refused(self, status: int, text: str) -> web.Response:
