@@ -20,6 +20,8 @@ from fairway.registry.config import RegistrySettings
 from fairway.registry.instance import satisfies
 from fairway.registry.ports import free_port
 
+from .conftest import Cluster
+
 SEAPORT = "seaport@2.0.9"
 PATIENCE = 15.0  # seconds
 
@@ -189,6 +191,21 @@ async def test_our_instances_are_what_get_waits_for(node_folder: Path) -> None:
         assert [i.id for i in late.query()] == ["A1"], "a client cannot free what is not its own"
         await late.close()
         await link.withdraw("A1")
+
+
+async def test_a_node_program_finds_the_clusters_workers_and_uploads(node_folder: Path, cluster: Cluster) -> None:
+    """What the article's proxy does, with our workers behind it: `get` the service, take one, send it the photo."""
+    photo = cluster.photos / "daisy.jpg"
+    async with node(node_folder) as js:
+        await js.run(f"s = open({cluster.registry}); s.get('classify', found => tell('found', found)); 0")
+        found = await js.until("found")
+        assert {worker["port"] for worker in found} <= {worker["port"] for worker in cluster.workers()}
+        await js.run(
+            f"fetch('http://{found[0]['host']}:{found[0]['port']}/', "
+            f"{{method: 'POST', body: require('fs').readFileSync({json.dumps(str(photo))})}})"
+            ".then(r => r.json()).then(said => tell('said', said)); 0"
+        )
+        assert await js.until("said") == cluster.expected["daisy.jpg"]
 
 
 async def test_node_clients_come_back_to_a_hub_that_was_restarted(node_folder: Path) -> None:
