@@ -21,6 +21,7 @@ from .registry.errors import ConfigurationError
 from .registry.instance import Address, Query
 from .registry.link import Link
 from .registry.options import add_options, option, read_options
+from .registry.ports import free_port
 from .registry.process import EXIT_CONFIGURATION, EXIT_USAGE, SUPERVISED, run
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0  # seconds before a crashed part is started again, doubling
@@ -81,15 +82,15 @@ class Launch:
 
     async def run(self, stop: asyncio.Event) -> None:
         settings = self.settings
-        registry_port = settings.registry_port or _free(settings.host)
-        proxy_port = settings.proxy_port or _free(settings.host)
+        registry_port = settings.registry_port or free_port(settings.host)
+        proxy_port = settings.proxy_port or free_port(settings.host)
         registry, door = Address(settings.host, registry_port), Address(settings.host, proxy_port)
         _check_free("registry", registry)
         _check_free("proxy", door)
         parts = self._parts(registry, registry_port, proxy_port)
         failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stopped = asyncio.create_task(stop.wait())
-        # The registry first: a taken port is known before any worker loads its model, and nobody has to ask twice.
+        # The registry first, so that the others find it at their first try.
         keepers = [asyncio.create_task(self._keep(parts[0], failure))]
         up = asyncio.create_task(_listening(registry))
         story: asyncio.Task[None] | None = None
@@ -251,12 +252,6 @@ def ready_text(
 
 def say(text: str) -> None:
     print(f"[launch] {text}", file=sys.stderr, flush=True)
-
-
-def _free(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _check_free(part: str, address: Address) -> None:

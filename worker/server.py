@@ -56,9 +56,9 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     await stop.wait()
     engine.draining = True
     if link:
-        log.info("left the registry; for %g s whoever still holds this address is served", settings.drain_seconds)
         # Withdrawn rather than marked: seaport's own clients know no states, and must not be sent here either.
         await link.withdraw(instance.id)
+        log.info("left the registry; for %g s whoever still holds this address is served", settings.drain_seconds)
         await asyncio.sleep(settings.drain_seconds)
         await link.close()
     await site.stop()
