@@ -29,3 +29,15 @@ class RegistryUnreachable(RegistryError):
     """Nobody answers at the registry's address."""
 
     status = 503
+
+
+class StoreUnavailable(RegistryError):
+    """The engine that holds the registrations does not answer in time; ours is written when it is back."""
+
+    status = 503
+
+
+class StoreRefused(RegistryError):
+    """The engine answers, and will not have it: not allowed, too large, somebody else's."""
+
+    status = 403

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from semantic_version import NpmSpec, Version
 
+from .check import Check
 from .errors import InvalidInstance
 
 State = Literal["starting", "passing", "draining", "critical"]
@@ -56,7 +57,11 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Instance:
-    """One registration. `meta` holds whatever else its owner said; it is carried, never interpreted."""
+    """One registration. `meta` holds whatever else its owner said; it is carried, never interpreted.
+
+    `state` is the owner's word and the measured health in one; `enabled` is the operator's word, kept apart from both;
+    `suspect` says that the registry has not heard of it for long, but holds it: to be sent to last.
+    """
 
     id: str
     service: str
@@ -65,21 +70,40 @@ class Instance:
     state: State = "passing"
     models: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    weight: int = 1
+    enabled: bool = True
+    suspect: bool = False
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def serving(self) -> bool:
+        """Whether uploads may be sent to it."""
+        return self.state == "passing" and self.enabled
 
     @property
     def role(self) -> str:
         return f"{self.service}@{self.version}" if self.version else self.service
 
     def as_meta(self) -> dict[str, Any]:
-        """The `meta` object of a seaport row. State and models are left out while they say nothing new."""
+        """The `meta` object of a seaport row, and an engine's document. What says nothing new is left out."""
         row = dict(self.meta)
         row |= {"role": self.service, "host": self.address.host, "port": self.address.port, "id": self.id}
         if self.version:
             row["version"] = self.version
         if self.state != "passing":
             row["state"] = self.state
-        if self.models:
-            row["models"] = list(self.models)
+        for name, values in (("models", self.models), ("tags", self.tags)):
+            if values:
+                row[name] = list(values)
+        if self.weight != 1:
+            row["weight"] = self.weight
+        if not self.enabled:
+            row["enabled"] = False
+        if self.suspect:
+            row["suspect"] = True
+        if self.checks:
+            row["checks"] = [check.as_json() for check in self.checks]
         return row
 
     @classmethod
@@ -105,7 +129,35 @@ class Instance:
         if not isinstance(named, str):
             raise InvalidInstance(f"{named!r} is not a host name or IP address")
         version = version if isinstance(version, str) else ""
-        return cls(id, service, Address(named, port), version, state, tuple(models), rest)
+        ours = {name: value for name, read in _READ.items() if name in rest and (value := read(rest[name])) is not None}
+        rest = {name: value for name, value in rest.items() if name not in ours}
+        return cls(id, service, Address(named, port), version, state, tuple(models), rest, **ours)
+
+
+def _tags(value: object) -> tuple[str, ...] | None:
+    return tuple(value) if isinstance(value, list | tuple) and all(isinstance(tag, str) for tag in value) else None
+
+
+def _weight(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535 else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _checks(value: object) -> tuple[Check, ...] | None:
+    return tuple(map(Check.from_json, value)) if isinstance(value, list | tuple) else None
+
+
+# What else of `meta` is ours, if it is of the right kind; otherwise it is a word of its owner's like any other.
+_READ: Mapping[str, Callable[[object], Any]] = {
+    "tags": _tags,
+    "weight": _weight,
+    "enabled": _flag,
+    "suspect": _flag,
+    "checks": _checks,
+}
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,28 @@
-"""A reader's copy of the catalog. It never empties itself because the hub did.
+"""A reader's copy of what others registered. It never empties itself because the engine did. Sans-io: `now` is an argument.
 
-After a reconnect the hub dumps what it knows and says `synced`. A hub that was restarted knows little then: rows it did
-not repeat are held for `hold_seconds`, long enough for their owners to come back to it.
+After a reconnect the engine says all it knows. One that was restarted knows little then: rows it did not repeat are held
+for `hold_seconds`, long enough for their owners to come back to it.
 """
 
 from __future__ import annotations
 
-from .errors import InvalidInstance
+from collections.abc import Iterable
+from dataclasses import replace
+
+from .changes import Change, Gone, Mark, Put
 from .instance import Instance
-from .wire import Free, Message, Register, Synced
 
 
 class Replica:
+    """Every method returns what it changed, for those who keep copies of this copy."""
+
     def __init__(self, hold_seconds: float = 10.0) -> None:
         self.hold_seconds = hold_seconds
-        self._rows: dict[str, Instance] = {}
+        self.synced = False  # the dump that begins a connection is complete
+        self._rows: dict[str, Put] = {}
+        self._marks: dict[str, Mark] = {}
         self._unconfirmed: set[str] = set()
         self._drop_at: float | None = None
-        self.synced = False  # this connection's dump is complete
 
     def disconnected(self) -> None:
         """Everything known stays, and waits to be said again."""
@@ -25,48 +30,75 @@ class Replica:
         self._drop_at = None
         self._unconfirmed = set(self._rows)
 
-    def receive(self, message: Message, hub_host: str, now: float) -> bool:
-        """True if the copy changed."""
-        match message:
-            case Register(id, meta):
-                try:
-                    instance = Instance.from_meta(id, meta, hub_host)
-                except InvalidInstance:
-                    return False
-                self._unconfirmed.discard(id)
-                # A worker that came back under a new id still has its address.
-                for old in [i for i in self._unconfirmed if self._rows[i].address == instance.address]:
-                    self._forget(old)
-                changed = self._rows.get(id) != instance
-                self._rows[id] = instance
-                return changed
-            case Free(id):
-                return self._forget(id)
-            case Synced():
-                self.synced = True
-                if self._unconfirmed and self._drop_at is None:
-                    self._drop_at = now + self.hold_seconds
-        return False
+    def receive(self, change: Change) -> list[Change]:
+        """What an engine said of one row, or one instance's mark."""
+        match change:
+            case Put():
+                return self._put(change)
+            case Gone(instance):
+                return self._forget(instance.id)
+            case Mark(id, enabled, _):
+                if self._marks.get(id, Mark(id, True)) == change:
+                    return []
+                if enabled:
+                    self._marks.pop(id, None)
+                else:
+                    self._marks[id] = change
+                return [change]
 
-    def expire(self, now: float) -> bool:
-        """Drops what nobody claimed in time; True if the copy changed."""
+    def confirmed(self, now: float, hold: bool = True) -> list[Change]:
+        """The dump is complete. What it did not repeat is dropped, at once or, with `hold`, after `hold_seconds`."""
+        self.synced = True
+        if self._unconfirmed and self._drop_at is None:
+            self._drop_at = now + self.hold_seconds if hold else now
+        return self.expire(now)
+
+    def replace(self, rows: Iterable[Put], marks: Iterable[Mark], now: float, hold: bool) -> list[Change]:
+        """The whole truth at once, as an engine's listing tells it; `hold` as in `confirmed`."""
+        self.disconnected()
+        changes = [change for row in rows for change in self.receive(row)]
+        told = {mark.id: mark for mark in marks}
+        lifted = [Mark(id, True) for id in self._marks.keys() - told.keys()]
+        changes += [change for mark in (*lifted, *told.values()) for change in self.receive(mark)]
+        return changes + self.confirmed(now, hold)
+
+    def expire(self, now: float) -> list[Change]:
+        """Drops what nobody claimed in time."""
         if self._drop_at is None or now < self._drop_at:
-            return False
+            return []
         self._drop_at = None
-        late = list(self._unconfirmed)
-        for id in late:
-            self._forget(id)
-        return bool(late)
+        return [change for id in sorted(self._unconfirmed) for change in self._forget(id)]
 
     def next_deadline(self) -> float | None:
         return self._drop_at
 
-    def instances(self) -> list[Instance]:
-        return list(self._rows.values())
+    def get(self, id: str) -> Put | None:
+        return self._rows.get(id)
 
-    def _forget(self, id: str) -> bool:
+    def instances(self) -> list[Instance]:
+        """With the marks applied."""
+        if not self._marks:
+            return [row.instance for row in self._rows.values()]
+        return [
+            replace(row.instance, enabled=False) if row.instance.id in self._marks else row.instance
+            for row in self._rows.values()
+        ]
+
+    def _put(self, put: Put) -> list[Change]:
+        id = put.instance.id
         self._unconfirmed.discard(id)
-        return self._rows.pop(id, None) is not None
+        # A worker that came back under a new id still has its address.
+        old = [i for i in self._unconfirmed if self._rows[i].instance.address == put.instance.address]
+        changes = [change for i in old for change in self._forget(i)]
+        if self._rows.get(id) != put:
+            self._rows[id] = put
+            changes.append(put)
+        return changes
+
+    def _forget(self, id: str) -> list[Change]:
+        self._unconfirmed.discard(id)
+        row = self._rows.pop(id, None)
+        return [Gone(row.instance, row.principal)] if row else []
 
     def __repr__(self) -> str:
         state = "synced" if self.synced else "stale"

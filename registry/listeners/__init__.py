@@ -1,0 +1,1 @@
+"""The registry's faces, one file each: bytes -> codec -> catalog -> codec -> bytes."""

@@ -1,0 +1,1 @@
+"""Engines that hold registrations, one file each; `store.py` is their contract and their shelf."""
