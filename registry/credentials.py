@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import ConfigurationError
 from .options import option
+from .rights import TOKEN
+from .tls import load_authorities, load_chain
+from .watched import warn_if_world_readable
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,27 @@ class StoreSettings:
 
     def credentials(self) -> Credentials:
         """Reads the token. Raises ConfigurationError naming the file at fault."""
-        token = ""
-        if self.registry_token_file:
+        token, file = "", self.registry_token_file
+        if file:
             try:
-                token = (self.registry_token_file.read_text("utf-8").splitlines() or [""])[0].strip()
+                token = (file.read_text("utf-8").splitlines() or [""])[0].strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"--registry-token-file {self.registry_token_file}: {error}") from error
+                raise ConfigurationError(f"--registry-token-file {file}: {error}") from error
             if not token:
-                raise ConfigurationError(f"--registry-token-file {self.registry_token_file}: its first line is empty")
+                raise ConfigurationError(f"--registry-token-file {file}: its first line is empty")
+            if not TOKEN.fullmatch(token):  # and never shown: it is a secret all the same
+                raise ConfigurationError(f"--registry-token-file {file}: a token is of printable ASCII, without spaces")
+            warn_if_world_readable(file)
+        if self.registry_key and not self.registry_cert:
+            raise ConfigurationError(f"--registry-key {self.registry_key}: whose? name its --registry-cert as well")
         return Credentials(token, self.registry_ca, self.registry_cert, self.registry_key)
 
 
 @dataclass(frozen=True)
 class Credentials:
-    token: str = ""
+    """What we show at a registry or an engine, and whom we take for one."""
+
+    token: str = field(default="", repr=False)
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
@@ -48,10 +58,15 @@ class Credentials:
         """A client's context, if `ca` or `cert` ask for TLS, or `always`. Raises ConfigurationError."""
         if not (always or self.ca or self.cert):
             return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # wants a certificate, with the name that was asked for in it
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context = ssl.create_default_context(cafile=self.ca)
+            if self.ca:
+                load_authorities(context, self.ca)
+            else:
+                context.load_default_certs()
             if self.cert:
-                context.load_cert_chain(self.cert, self.key)
-        except (OSError, ssl.SSLError) as error:
+                load_chain(context, self.cert, self.key)
+        except ConfigurationError as error:
             raise ConfigurationError(f"--registry-ca, --registry-cert, --registry-key: {error}") from error
         return context
