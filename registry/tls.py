@@ -1,14 +1,15 @@
 """TLS of every TCP face: a server's certificate, and with a client CA only clients that have one of theirs (mutual TLS).
 
-Renewed files are taken up without a restart: each new connection is given the context made of the newest ones. The live
-context is never loaded into: a certificate without its key would leave it with neither, and what was once trusted by it
-stays so.
+Renewed files are taken up without a restart: each new connection is wrapped by the context made of the newest ones. A live
+context is never loaded into: a certificate without its key would leave it with neither, and an authority it trusted once,
+or a session it remembers, would be good for ever.
 """
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any, Self
 
 from .errors import ConfigurationError
 from .watched import Watched, warn_if_world_readable
@@ -22,8 +23,7 @@ class ServerTls:
         self.mutual = client_ca is not None
         paths = [path for path in (cert, key, client_ca) if path is not None]
         self.files = Watched(paths, lambda: server_context(cert, key, client_ca))
-        self.context = self.files.value
-        self.context.sni_callback = self._give_newest
+        self.context = _Newest(self.files)
 
     def start(self) -> None:
         self.files.start()
@@ -31,11 +31,25 @@ class ServerTls:
     async def close(self) -> None:
         await self.files.close()
 
-    def _give_newest(self, connection: ssl.SSLSocket | ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-        connection.context = self.files.value
-
     def __repr__(self) -> str:
         return f"<ServerTls [{'mutual' if self.mutual else 'server only'} | {self.files!r}]>"
+
+
+class _Newest(ssl.SSLContext):
+    """What servers hold for as long as they live. It does the one thing they ask of it by another context, the newest."""
+
+    def __new__(cls, files: Watched[ssl.SSLContext]) -> Self:
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        self._files = files
+        return self
+
+    _files: Watched[ssl.SSLContext]
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return self._files.value.wrap_bio(*arguments, **named)
+
+    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
+        return self._files.value.wrap_socket(*arguments, **named)
 
 
 def server_context(cert: Path, key: Path | None = None, client_ca: Path | None = None) -> ssl.SSLContext:
@@ -46,9 +60,6 @@ def server_context(cert: Path, key: Path | None = None, client_ca: Path | None =
     if client_ca is not None:
         load_authorities(context, client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
-        # A session resumed is a certificate not looked at again, though its authority may be trusted no more.
-        context.options |= ssl.OP_NO_TICKET
-        context.num_tickets = 0
     return context
 
 
