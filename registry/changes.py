@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .instance import Instance
+from .instance import Address, Instance
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,22 @@ class Refused:
 
     id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Released:
+    """We no longer hold it, somebody else does: the engine forgets our version, and readers notice nothing."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class Dial:
+    """Find out whether anybody listens at `address` before what `peer` said of it is served."""
+
+    id: str
+    peer: str
+    address: Address
 
 
 Change = Put | Gone | Mark

@@ -60,7 +60,9 @@ class Check:
         if known.get("status", "critical") not in get_args(Status):
             raise InvalidInstance(f"check {raw['id']!r}: {known['status']!r:.80} is not a status")
         header = known.get("header", {})
-        if not all(isinstance(values, list | tuple) and all(isinstance(v, str) for v in values) for values in header.values()):
+        if not all(
+            isinstance(values, list | tuple) and all(isinstance(v, str) for v in values) for values in header.values()
+        ):
             raise InvalidInstance(f"check {raw['id']!r}: header is {header!r:.80}: expected lists of texts")
         known["header"] = {str(name): tuple(values) for name, values in header.items()}
         return cls(**known)

@@ -1,6 +1,7 @@
-"""A peer's end of the connection to the hub: announces what is ours, keeps a copy of everything, comes back by itself.
+"""A peer's end of the connection to a hub: announces what is ours, keeps a copy of everything, comes back by itself.
 
-Losing the registry is not losing the cluster: the copy stays, and what is ours is announced again, in full.
+Losing the registry is not losing the cluster: the copy stays, and what is ours is announced again, in full, to the next
+hub that answers. Of several hubs each is tried in turn, those that other hubs name (role `seaport`) after the configured.
 """
 
 from __future__ import annotations
@@ -8,118 +9,179 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
-from .errors import RegistryUnreachable, WireError
-from .instance import EVERYTHING, Address, Instance, Query
+from .changes import Change, Gone, Mark, Put
+from .credentials import Credentials
+from .errors import InvalidInstance, RegistryUnreachable, StoreRefused, StoreUnavailable, WireError
+from .finder import Finder
+from .instance import Address, Instance, Query
 from .ports import free_port
-from .replica import Replica
-from .wire import Free, Heartbeat, Register, RowReader, Synced, encode
+from .store import BEAT_SECONDS, NOBODY, TTL_SECONDS, WRITE_SECONDS, OnChange, Store, new_id, parse_hosts
+from .wire import (
+    Accepted,
+    Free,
+    Heartbeat,
+    Hello,
+    Helo,
+    Marked,
+    Message,
+    Register,
+    Rejected,
+    RowReader,
+    Synced,
+    encode,
+)
 
 log = logging.getLogger("fairway.registry.link")
 
-TTL_SECONDS = 10.0  # what we promise: the hub forgets us after this long a silence
-BEAT_SECONDS = TTL_SECONDS / 3
+PORT = 12481
 FIRST_RETRY, LAST_RETRY = 0.2, 2.0  # seconds between attempts, doubling, with jitter
+QUIET_SECONDS = 3 * TTL_SECONDS  # a hub not heard for longer is gone
+AUTO = "auto"
 
 
-def new_id() -> str:
-    return secrets.token_hex(8).upper()
+class Link(Store):
+    """`hubs`: `HOST:PORT[,HOST:PORT]`, or `auto`: this machine's, else one found on the local network.
 
+    `services`: which are copied; None for all. The rows of a worker that reads nobody cost it and the hub nothing.
+    """
 
-class Link:
-    """`await start()`; `announce(instance)`, read `replica`, the others' rows; `on_change()` follows each change."""
-
-    def __init__(self, hub: Address, on_change: Callable[[], None] = lambda: None) -> None:
-        self.hub = hub
-        self.replica = Replica(hold_seconds=TTL_SECONDS)
-        self.connected = False
-        self._on_change = on_change
-        self._own: dict[str, Instance] = {}
+    def __init__(
+        self,
+        hubs: str | Address,
+        on_change: OnChange = lambda _: None,
+        credentials: Credentials = NOBODY,
+        tls: bool = False,
+        services: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(on_change)
+        self._finder = Finder() if hubs == AUTO else None
+        self.hubs = [Address("127.0.0.1", PORT)] if self._finder else parse_hosts(str(hubs), PORT)[2]
+        self._hello = Hello(credentials.token, None if services is None else tuple(services))
+        self._tls = credentials.tls(always=tls)
+        self._at = self.hubs[0]  # the hub we talk to, or tried last
+        self._fairway = False  # it answers registrations
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Condition()
+        self._answers: dict[str, list[asyncio.Future[None]]] = {}
 
     async def start(self, wait_seconds: float = 0.0) -> None:
         """Begins to connect, for ever. With `wait_seconds`, raises RegistryUnreachable if no full copy came by then."""
+        if self._finder:
+            await self._finder.start()
         self._task = asyncio.create_task(self._keep_connected())
         if wait_seconds:
             try:
-                await self.wait_for(lambda: self.replica.synced, wait_seconds)
+                await self.wait_for(lambda: self.synced, wait_seconds)
             except TimeoutError as error:
                 await self.close()
+                where = " or ".join(map(str, self.hubs))
                 raise RegistryUnreachable(
-                    f"no registry answers at {self.hub}; start one with `fairway registry`"
+                    f"no registry answers at {where}; start one with `fairway registry`"
                 ) from error
 
-    async def wait_for(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
-        """Until `condition()` holds after some change of the copy. Raises TimeoutError."""
-        async with asyncio.timeout(seconds), self._changed:
-            await self._changed.wait_for(condition)
-
-    def announce(self, instance: Instance) -> None:
-        """New or changed; said again after every reconnect until withdrawn."""
-        instance = replace(instance, meta={**instance.meta, "ttl_seconds": TTL_SECONDS})
-        row = encode(Register(instance.id, instance.as_meta()))
-        self._own[instance.id] = instance
-        self._write(row)
-
-    def register(self, role: str, port: int = 0, host: str = "127.0.0.1") -> Instance:
-        """seaport's one-liner: `role` is `name` or `name@version`; without a port, a free one is found for you."""
-        service, _, version = role.partition("@")
-        instance = Instance(new_id(), service, Address(host, port or free_port(host)), version)
-        self.announce(instance)
-        return instance
-
-    async def withdraw(self, id: str) -> None:
-        self._own.pop(id, None)
-        self._write(encode(Free(id)))
+    async def write(self, changes: Sequence[Change]) -> None:
+        rows = [self._row(change) for change in changes]
+        self._remember(changes)
+        answers = [
+            self._answer_to(change.instance.id if isinstance(change, Put) else change.id)
+            for change in changes
+            if not isinstance(change, Gone)
+        ]
         if self._writer is not None:
+            self._writer.writelines(rows)
+            if not self._fairway:
+                self._answer_all()
             try:
                 await self._writer.drain()
             except OSError:
-                pass  # the hub is away, and forgets us anyway
+                pass  # the hub is away: the answers will not come
+        elif not answers:
+            return  # nothing but ends: who is away forgets us anyway
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await asyncio.gather(*answers)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"no registry at {self._at} took it in {WRITE_SECONDS:g} s; trying on") from error
 
-    def query(self, query: Query = EVERYTHING) -> list[Instance]:
-        return [instance for instance in self.replica.instances() if query.matches(instance)]
+    def register(self, role: str, port: int = 0, host: str = "127.0.0.1") -> Instance:
+        """seaport's one-liner: `role` is `name` or `name@version`; without a port, a free one is found for you.
+
+        It is said at once, or as soon as there is a hub; `write` is for those who want to know what became of it.
+        """
+        service, _, version = role.partition("@")
+        instance = Instance(new_id(), service, Address(host, port or free_port(host)), version)
+        self._remember([Put(instance)])
+        if self._writer is not None:
+            self._writer.write(self._row(Put(instance)))
+        return instance
+
+    async def free(self, what: str | int) -> None:
+        """seaport's `free`: an id, or the port, of something of ours."""
+        for put in list(self._own.values()):
+            if what in (put.instance.id, put.instance.address.port):
+                await self.withdraw(put.instance.id)
+
+    async def get(self, query: Query, seconds: float | None = None) -> list[Instance]:
+        """seaport's `get`: waits until somebody who matches may be sent to. Raises TimeoutError."""
+
+        def found() -> list[Instance]:
+            return [instance for instance in self.query(query) if instance.serving]
+
+        await self.wait_for(lambda: bool(found()), seconds)
+        return found()
 
     async def close(self) -> None:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._finder:
+            await self._finder.close()
+
+    # -- the connection --------------------------------------------------------------------------------------------
 
     async def _keep_connected(self) -> None:
-        delay, said = FIRST_RETRY, False
+        delay, said, turn = FIRST_RETRY, False, 0
         while True:
+            hubs = self._candidates()
+            self._at, turn = hubs[turn % len(hubs)], turn + 1
             try:
                 async with asyncio.timeout(LAST_RETRY):
-                    reader, writer = await asyncio.open_connection(self.hub.host, self.hub.port, limit=64 * 1024)
+                    reader, writer = await asyncio.open_connection(
+                        self._at.host, self._at.port, limit=64 * 1024, ssl=self._tls
+                    )
             except (OSError, UnicodeError) as error:  # TimeoutError is one; the other is a name DNS cannot spell
                 if not said:
-                    log.warning("no registry at %s yet (%s): trying on", self.hub, error or "no answer")
+                    log.warning("no registry at %s yet (%s): trying on", self._at, error or "no answer")
                     said = True
             else:
-                log.info("connected to the registry at %s", self.hub)
+                log.info("connected to the registry at %s", self._at)
                 try:
                     await self._converse(reader, writer)
                 except (OSError, WireError) as error:
-                    log.warning("lost the registry at %s: %s; going on with what is known", self.hub, error)
+                    log.warning("lost the registry at %s: %s; going on with what is known", self._at, error)
                 finally:
                     self._writer, self.connected = None, False
                     self.replica.disconnected()
                     writer.transport.abort()
-                await self._tell()
-                delay, said = FIRST_RETRY, True
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(delay * 2, LAST_RETRY)
+                await self._tell([])
+                delay, said, turn = FIRST_RETRY, True, turn - 1  # the same one first: it may only have been restarted
+            if turn % len(hubs) == 0 or len(hubs) == 1:  # all were tried
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, LAST_RETRY)
+
+    def _candidates(self) -> list[Address]:
+        found = self._finder.addresses() if self._finder else []
+        named = [i.address for i in self.replica.instances() if i.service == "seaport"]
+        return list(dict.fromkeys([*self.hubs, *found, *named]))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer, self.connected = writer, True
+        self._writer, self.connected, self._fairway = writer, True, False
         rows = RowReader()
-        for instance in self._own.values():
-            writer.write(encode(Register(instance.id, instance.as_meta())))
+        writer.write(encode(self._hello))
+        writer.writelines(self._row(put) for put in self._own.values())
         writer.write(encode(Synced()))
         loop = asyncio.get_running_loop()
         beat_at = heard = loop.time()
@@ -128,9 +190,9 @@ class Link:
             if now >= beat_at:
                 writer.write(encode(Heartbeat()))
                 beat_at = now + BEAT_SECONDS * random.uniform(0.9, 1.0)
-            if self.replica.expire(now):
-                await self._tell()
-            if now - heard > 3 * TTL_SECONDS:
+            if changes := self.replica.expire(now):
+                await self._tell(changes)
+            if now - heard > QUIET_SECONDS:
                 raise TimeoutError("nothing heard from it for too long")
             try:
                 async with asyncio.timeout_at(min(beat_at, self.replica.next_deadline() or beat_at)):
@@ -141,26 +203,69 @@ class Link:
                 raise ConnectionError("it closed the connection")
             heard = now = loop.time()
             before = self.replica.synced
-            changes = [
-                self.replica.receive(message, self.hub.host, now)
-                for message in rows.feed(data)
+            changes = [change for message in rows.feed(data) for change in self._heard(message, now)]
+            if changes or self.replica.synced != before:
+                await self._tell(changes)
+
+    def _heard(self, message: Message, now: float) -> list[Change]:
+        match message:
+            case Register(id, meta):
                 # Ours comes back to us when the hub still holds our last connection; nobody would tell us of its end.
-                if not (isinstance(message, Register) and message.id in self._own)
-            ]
-            if any(changes) or self.replica.synced != before:
-                await self._tell()
+                if id in self._own:
+                    return []
+                try:
+                    return self.replica.receive(Put(Instance.from_meta(id, meta, self._at.host)))
+                except InvalidInstance as error:
+                    log.debug("skipped a row: %s", error)
+            case Free(id):
+                if put := self.replica.get(id):
+                    return self.replica.receive(Gone(put.instance))
+            case Synced():
+                return self.replica.confirmed(now)
+            case Helo(_, fairway):
+                self._fairway = fairway
+                if not fairway:
+                    self._answer_all()
+            case Accepted(id):
+                self._answer(id, None)
+            case Rejected(id, reason):
+                log.warning("the registry at %s refuses %s: %s", self._at, id, reason)
+                self._answer(id, StoreRefused(reason))
+            case Marked(id, enabled, reason) if id in self._own:
+                log.info("an operator %s %s: %s", "enabled" if enabled else "disabled", id, reason or "no reason given")
+                return [Mark(id, enabled, reason)]
+        return []
 
-    async def _tell(self) -> None:
+    # -- what the hub answers --------------------------------------------------------------------------------------
+
+    def _answer_to(self, id: str) -> asyncio.Future[None]:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers.setdefault(id, []).append(answer)
+        return answer
+
+    def _answer(self, id: str, error: Exception | None) -> None:
+        for answer in self._answers.pop(id, ()):
+            if not answer.done():
+                answer.set_exception(error) if error else answer.set_result(None)
+
+    def _answer_all(self) -> None:
+        """seaport's hubs answer nothing: what was sent is all that can be known."""
+        for id in list(self._answers):
+            self._answer(id, None)
+
+    def _row(self, change: Change) -> bytes:
+        """Raises StoreRefused for what a row cannot say."""
+        match change:
+            case Put(instance, ""):
+                instance = replace(instance, meta={**instance.meta, "ttl_seconds": TTL_SECONDS})
+                message: Message = Register(instance.id, instance.as_meta())
+            case Put(instance, _):
+                raise StoreRefused(f"{instance.id}: rows live as long as their connection; register it over HTTP")
+            case Gone(instance):
+                message = Free(instance.id)
+            case Mark(id, enabled, reason):
+                message = Marked(id, enabled, reason)
         try:
-            self._on_change()
-        except Exception:
-            log.exception("a listener of %r failed; the connection lives on", self)
-        async with self._changed:
-            self._changed.notify_all()
-
-    def _write(self, row: bytes) -> None:
-        if self._writer is not None:
-            self._writer.write(row)
-
-    def __repr__(self) -> str:
-        return f"<Link {self.hub} [{'up' if self.connected else 'down'} | {len(self._own)} own | {self.replica!r}]>"
+            return encode(message)
+        except WireError as error:
+            raise StoreRefused(str(error)) from error

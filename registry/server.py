@@ -1,33 +1,56 @@
-"""The hub's shell: sockets, timers and the log around a Catalog. One port, two protocols, told apart by the first byte.
+"""The hub's shell: sockets, timers, the engine and the log around a Catalog.
 
-seaport's clients speak first (`["synced"]`), and so do HTTP's. Who says nothing for a second is greeted as seaport's
-server greets: old clients may wait for it.
+What changes is written to the engine first, then told: whoever was told that a worker is registered can rely on it after
+a crash. Changes that come while a write is under way share the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Sequence
-from itertools import count
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from .catalog import Catalog, Change, Gone, Put, Refused
+from .beacon import Beacon
+from .catalog import Catalog, Event
+from .changes import Change, Dial, Gone, Mark, Put, Refused, Released
 from .config import RegistrySettings
-from .consul import catalog_services, health_service
-from .errors import ConfigurationError, WireError
-from .instance import Query
-from .wire import Free, Heartbeat, Helo, Message, Register, RowReader, Synced, encode
+from .credentials import Credentials
+from .dialler import Dialler
+from .errors import ConfigurationError, StoreRefused, StoreUnavailable
+from .instance import Address, Instance
+from .listeners.dns import DnsListener
+from .listeners.http import http_app
+from .listeners.rows import Doorman, RowsProtocol
+from .peering import Peering
+from .prober import Prober
+from .rights import Rights, Tokens
+from .store import TTL_SECONDS, Store, new_id, open_store
+from .stores.embedded import EmbeddedStore
+from .tls import ServerTls
+from .watched import Watched
+from .watcher import Tell
+from .wire import Free, Message, Register, encode
 
 log = logging.getLogger("fairway.registry")
 
-GREETING_DELAY = 1.0  # seconds of silence after which a peer is taken for a seaport client
-MAX_UNSENT = 1024 * 1024  # bytes beyond its dump; who reads slower is cut off, and gets a full dump when it is back
-SWEEP_SECONDS = 1.0  # silent peers are looked for at least this often, as new ones may be due before the known
+LEAST_SWEEP, MOST_SWEEP = 0.05, 1.0  # seconds between two looks for the silent
+SEAPORT_VERSION = "2.0.9"  # what a hub registers itself as, role `seaport`, where it exchanges rows
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Nothing changed, but somebody asked about this id, and is to be answered in turn."""
+
+    id: str
+
+
+Events = Sequence[Event | Nothing]
 
 
 class Hub:
@@ -35,29 +58,63 @@ class Hub:
 
     def __init__(self, settings: RegistrySettings) -> None:
         self.settings = settings
-        self.catalog = Catalog(settings.allow)
+        self.uid = new_id()
+        self.catalog = Catalog(settings.allow, dial_back=settings.dial_back)
+        self.published: dict[str, Instance] = {}  # as readers know it
         self.peers: dict[str, RowsProtocol] = {}
         self.doors: set[Doorman] = set()
-        self._names = count(1)
+        self.counters: Counter[str] = Counter()
+        self._told: dict[str, bytes] = {}  # the row of each published instance
+        self._asked: dict[str, set[RowsProtocol]] = {}  # who waits for what becomes of which registration
+        self._waiters: dict[str | None, set[asyncio.Future[None]]] = {}
+        self._followers: list[Callable[[Events], None]] = []
+        self._queue: list[tuple[Events, asyncio.Future[None]]] = []
+        self._queued = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._timers: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing: list[Callable[[], object]] = []  # what `close` awaits, last opened first
+        self._dialler = Dialler(lambda d: self.catalog.waits(d.id, d.peer), self._reached, self._not_reached)
+        self._tokens: Watched[Tokens] | None = None
 
     async def start(self) -> None:
-        app = web.Application(middlewares=[_json_errors])
-        app.router.add_get("/v1/catalog/services", self._catalog_services)
-        app.router.add_get("/v1/health/service/{name}", self._health_service)
-        app.router.add_get("/healthz", self._healthz)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=75, shutdown_timeout=1)
-        await self._runner.setup()
-        self._http = cast(web.Server, self._runner.server)
-        loop = asyncio.get_running_loop()
-        host, port = self.settings.host, self.settings.port
         try:
-            self._server = await loop.create_server(lambda: Doorman(self), host, port, backlog=1024)
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        settings = self.settings
+        tls = self._open_tls()
+        self.store = await self._open_store()
+        self._tasks = [asyncio.create_task(run()) for run in (self._write_and_tell, self._beat, self._sweep)]
+        self._prober = Prober(self)
+        await self._prober.start()
+        self._closing += [self._prober.close, self._dialler.close]
+        runner = web.AppRunner(http_app(self), access_log=None, keepalive_timeout=75, shutdown_timeout=1)
+        await runner.setup()
+        self._closing.append(runner.cleanup)
+        self._http = cast(web.Server, runner.server)
+        context = tls.context if tls else None
+        if settings.dns_listen_port is not None:
+            await self._listen_dns(settings.dns_listen_port, tls)
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Doorman(self, self._http), settings.host, settings.port, backlog=4096, ssl=context
+            )
         except OSError as error:
-            raise ConfigurationError(f"the registry cannot listen on {host}:{port}: {error.strerror}") from error
-        self._timers = [asyncio.create_task(self._beat()), asyncio.create_task(self._sweep())]
-        log.info("registry listening on %s:%d (seaport rows and HTTP)", host, self.port)
+            where = f"{settings.host}:{settings.port}"
+            raise ConfigurationError(f"the registry cannot listen on {where}: {error.strerror}") from error
+        for text in settings.peer:
+            peering = Peering(Address.parse(text), lambda: RowsProtocol(self, dialled=True))
+            peering.start()
+            self._closing.append(peering.close)
+        if settings.mdns:
+            beacon = Beacon()
+            await beacon.start(Address(settings.host, self.port), tls=tls is not None)
+            self._closing.append(beacon.close)
+        spoken = "seaport rows and HTTP" + (", both over TLS" if tls else "")
+        log.info("registry listening on %s:%d (%s); store %s", settings.host, self.port, spoken, self.store)
 
     @property
     def port(self) -> int:
@@ -65,174 +122,299 @@ class Hub:
         return cast(int, self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        for task in self._timers:
-            task.cancel()
         if self._server:
             self._server.close()
-        for peer in list(self.peers.values()):
-            peer.transport.close()
-        for door in list(self.doors):
-            door.transport.close()
-        await self._runner.cleanup()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for transport in [each.transport for each in (*self.peers.values(), *self.doors)]:
+            transport.close()
+        for close in reversed(self._closing):
+            await cast("asyncio.Future[None]", close())
+        self._closing.clear()
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def rights(self, token: str) -> Rights:
+        return (self._tokens.value if self._tokens else OPEN).rights(token)
 
     @property
     def connections(self) -> int:
         """Open ones of all kinds: seaport peers, HTTP, and those that have not said what they are."""
         return len(self.peers) + len(self.doors) + len(self._http.connections)
 
-    def http_protocol(self) -> asyncio.Protocol:
-        return self._http()
+    # -- parts -----------------------------------------------------------------------------------------------------
 
-    # -- seaport peers -------------------------------------------------------------------------------------------
+    def _open_tls(self) -> ServerTls | None:
+        settings = self.settings
+        if settings.token_file:
+            path = settings.token_file
+            self._tokens = Watched([path], lambda: Tokens.parse(path.read_text("utf-8")))
+            self._tokens.start()
+            self._closing.append(self._tokens.close)
+        if not settings.tls_cert:
+            return None
+        tls = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        tls.start()
+        self._closing.append(tls.close)
+        return tls
 
-    def joined(self, peer: RowsProtocol, host: str) -> str:
-        name = f"{host}#{next(self._names)}"
+    async def _open_store(self) -> Store:
+        settings = self.settings
+        store = open_store(settings.store or "embedded:", self._others_wrote, Credentials())
+        await store.start()
+        self._closing.append(store.close)
+        if isinstance(store, EmbeddedStore):
+            epoch = await store.epoch(int(time.time()))
+            self.catalog = Catalog(settings.allow, epoch=epoch, dial_back=settings.dial_back)
+            self._tell(self.catalog.restore(store.loaded, self.now() + TTL_SECONDS))
+        else:
+            self.catalog = Catalog(settings.allow, epoch=int(time.time()), dial_back=settings.dial_back)
+            self.catalog.uncertain = True
+        return store
+
+    async def _listen_dns(self, port: int, tls: ServerTls | None) -> None:
+        settings = self.settings
+        dns = DnsListener(
+            self.catalog, zone=settings.dns_zone, ttl=settings.dns_ttl, allowed=lambda: self.rights("").may_read
+        )
+        try:
+            await dns.start(settings.host, port)
+            self._closing.append(dns.close)
+            if tls and settings.dns_tls_port is not None:
+                await dns.start_tls(settings.host, settings.dns_tls_port, tls.context)
+        except OSError as error:
+            raise ConfigurationError(
+                f"DNS cannot listen on {settings.host}:{port}: {error.strerror}; say --dns-port N, or --no-dns"
+            ) from error
+        self.dns = dns
+        log.info("answering DNS for %s on %s:%d", settings.dns_zone, settings.host, dns.port)
+
+    # -- peers -----------------------------------------------------------------------------------------------------
+
+    def joined(self, peer: RowsProtocol) -> str:
+        self.counters["joined"] += 1
+        name = f"{peer.host}#{self.counters['joined']}"
         self.peers[name] = peer
-        self.catalog.join(name, host, self._now())
-        known = [Register(instance.id, instance.as_meta()) for instance in self.catalog.query()]
-        peer.greet([Helo(host), *known, Synced()])
+        self.catalog.join(name, peer.host, self.now())
         return name
 
-    def heard(self, name: str, message: Message) -> None:
-        self._publish(self.catalog.receive(name, message, self._now()), origin=name)
+    def heard(self, peer: RowsProtocol, message: Message) -> None:
+        if peer.name not in self.peers:
+            return  # it was let go; the rest of what it had sent is of no account
+        events = self.catalog.receive(peer.name, message, self.now())
+        id = message.id if isinstance(message, Register) else ""
+        for event in events:
+            if isinstance(event, Refused):
+                peer.refused(event.id, event.reason)
+                id = ""
+        if id and peer.fairway:
+            self._asked.setdefault(id, set()).add(peer)
+        if events or id:
+            self._submit(events if events else [Nothing(id)])
 
-    def left(self, name: str) -> None:
-        if self.peers.pop(name, None):
-            self._publish(self.catalog.leave(name), origin=name)
+    def marked(self, peer: RowsProtocol, id: str, enabled: bool, reason: str) -> None:
+        if not peer.rights.admin:
+            peer.refused(id, f"{peer.rights.principal} may not enable or disable: that is an admin's")
+            return
+        events = self.catalog.mark(id, enabled, reason)
+        for event in events:
+            if isinstance(event, Refused):
+                peer.refused(event.id, event.reason)
+                return
+        self._asked.setdefault(id, set()).add(peer)
+        self._submit([*events, Nothing(id)])
 
-    def _publish(self, changes: list[Change], origin: str) -> None:
-        for change in changes:
-            match change:
-                case Refused(id, reason):
-                    log.warning("refused %s from %s: %s", id, origin, reason)
-                    continue
+    def left(self, peer: RowsProtocol) -> None:
+        if self.peers.pop(peer.name, None):
+            self._submit(self.catalog.leave(peer.name))
+
+    def row(self, tell: Tell) -> bytes:
+        """What `tell` says, as a row; those of published instances are kept ready."""
+        if tell.instance is None:
+            return encode(Free(tell.id))
+        if tell.id not in self._told or self.published.get(tell.id) is not tell.instance:
+            self._told[tell.id] = encode(Register(tell.id, tell.instance.as_meta()))
+        return self._told[tell.id]
+
+    def own_row(self) -> bytes:
+        """What we are to a hub we exchange rows with: its clients may come to us when it is gone."""
+        address = Address(self.settings.host, self.port)
+        return encode(Register(self.uid, Instance(self.uid, "seaport", address, SEAPORT_VERSION).as_meta()))
+
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    async def commit(self, events: Events) -> None:
+        """Engine first, then readers. Raises StoreUnavailable (told all the same, and written later) or StoreRefused."""
+        if events:
+            await self._submit(events)
+
+    def _submit(self, events: Events) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_seen)
+        if events:
+            self._queue.append((events, done))
+            self._queued.set()
+        else:
+            done.set_result(None)
+        return done
+
+    async def _write_and_tell(self) -> None:
+        while True:
+            await self._queued.wait()
+            self._queued.clear()
+            batch, self._queue = self._queue, []
+            writes = [write for events, _ in batch for event in events if (write := self._to_write(event))]
+            error: StoreUnavailable | StoreRefused | None = None
+            try:
+                if writes:
+                    await self._write(writes)
+            except (StoreUnavailable, StoreRefused) as failure:
+                log.warning("%s", failure)
+                error = failure
+            for events, done in batch:
+                self._tell(events, error)
+                if not done.done():
+                    done.set_exception(error) if error else done.set_result(None)
+
+    async def _write(self, writes: Sequence[Change]) -> None:
+        if self.store.connected:
+            await self.store.write(writes)
+            return
+        # Readers are not kept waiting for an engine that is away; it is told when it is back.
+        late = asyncio.create_task(self.store.write(writes))
+        late.add_done_callback(_seen)
+        raise StoreUnavailable("the engine is away: this registry goes on, and writes when it is back")
+
+    def _to_write(self, event: Event | Nothing) -> Change | None:
+        match event:
+            case Put(instance):
+                return self.catalog.document(instance.id)
+            case Gone() | Mark():
+                return event
+            case Released(instance):
+                return Gone(instance)
+        return None
+
+    def _others_wrote(self, changes: Sequence[Change]) -> None:
+        self._tell(self.catalog.foreign(changes))
+
+    def _tell(self, events: Events, error: Exception | None = None) -> None:
+        services: set[str | None] = set()
+        for event in events:
+            match event:
                 case Put(instance):
-                    row: Message = Register(instance.id, instance.as_meta())
-                    log.info("%s %s at %s [%s]", instance.state, instance.role, instance.address, instance.id)
+                    before = self.published.get(instance.id)
+                    self.published[instance.id] = instance
+                    services.add(instance.service)
+                    flags = (" suspect" if instance.suspect else "") + ("" if instance.enabled else " disabled")
+                    log.info("%s%s %s at %s [%s]", instance.state, flags, instance.role, instance.address, instance.id)
+                    self._offer(instance.id, before, instance)
+                    self._answer(instance.id, error)
                 case Gone(instance):
-                    row = Free(instance.id)
+                    before = self.published.pop(instance.id, None)
+                    self._told.pop(instance.id, None)
+                    services.add(instance.service)
                     log.info("gone %s at %s [%s]", instance.role, instance.address, instance.id)
-            for name, peer in list(self.peers.items()):
-                if name != origin:
-                    peer.send(row)
+                    self._offer(instance.id, before, None)
+                case Mark(id, enabled, reason):
+                    if (owner := self.peers.get(self.catalog.owner_of(id) or "")) is not None:
+                        owner.marked(id, enabled, reason)
+                case Dial():
+                    self._dialler.dial(event)
+                case Nothing(id):
+                    self._answer(id, error)
+        if services:
+            self.counters["changes"] += len(events)
+            self._wake(services | {None})
+        for follow in self._followers:
+            follow(events)
 
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+    def _offer(self, id: str, before: Instance | None, now: Instance | None) -> None:
+        owner = self.catalog.owner_of(id)
+        for name, peer in self.peers.items():
+            if name != owner:
+                peer.offer(id, before, now)
+
+    def _answer(self, id: str, error: Exception | None) -> None:
+        """To those who asked what became of it. Who waits for an engine that is away is answered when it asks again."""
+        if not self.catalog.dialling(id):
+            for peer in self._asked.pop(id, ()):
+                peer.refused(id, str(error)) if error else peer.accepted(id)
+
+    def _reached(self, dial: Dial) -> None:
+        self._submit([*self.catalog.dialled(dial.id, dial.peer, True), Nothing(dial.id)])
+
+    def _not_reached(self, dial: Dial, reason: str) -> None:
+        if peer := self.peers.get(dial.peer):
+            self._asked.get(dial.id, set()).discard(peer)
+            peer.refused(dial.id, reason + "; trying on")
+
+    # -- readers ---------------------------------------------------------------------------------------------------
+
+    async def changed(self, service: str | None, index: int, seconds: float) -> None:
+        """Until the service's index is beyond `index`, or that is of another life, or for `seconds`."""
+        deadline = self.now() + seconds
+        while self.catalog.knows_index(index) and self.catalog.index_of(service) <= index:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(service, set()).add(waiter)
+            self.counters["watchers"] += 1
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await waiter
+            except TimeoutError:
+                return
+            finally:
+                self.counters["watchers"] -= 1
+                self._waiters.get(service, set()).discard(waiter)
+                if not self._waiters.get(service, True):
+                    del self._waiters[service]
+
+    def subscribe(self, follow: Callable[[Events], None]) -> None:
+        """`follow(events)` is called after each time readers were told."""
+        self._followers.append(follow)
+
+    def unsubscribe(self, follow: Callable[[Events], None]) -> None:
+        self._followers.remove(follow)
+
+    def _wake(self, services: set[str | None]) -> None:
+        for service in services:
+            for waiter in self._waiters.pop(service, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # -- time ------------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self.settings.heartbeat_seconds)
-            for peer in list(self.peers.values()):
-                peer.send(Heartbeat())
+            for count, peer in enumerate(list(self.peers.values())):
+                peer.beat()
+                if count % 500 == 499:
+                    await asyncio.sleep(0)  # ten thousand at a time would keep the others waiting
 
     async def _sweep(self) -> None:
         while True:
             due = self.catalog.next_deadline()
-            await asyncio.sleep(SWEEP_SECONDS if due is None else min(SWEEP_SECONDS, max(0.01, due - self._now())))
-            for name in self.catalog.silent(self._now()):
+            pause = MOST_SWEEP if due is None else due - self.now()
+            await asyncio.sleep(min(MOST_SWEEP, max(LEAST_SWEEP, pause)))
+            if self.store.synced and not isinstance(self.store, EmbeddedStore):
+                self.catalog.uncertain = False
+            events, lost = self.catalog.expire(self.now())
+            for name in lost:
                 log.warning("nothing heard from %s for too long: it is let go", name)
-                self.peers[name].transport.abort()
-                self.left(name)
-
-    # -- people --------------------------------------------------------------------------------------------------
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def _catalog_services(self, _: web.Request) -> web.Response:
-        return self._answer(catalog_services(self.catalog.services()))
-
-    async def _health_service(self, request: web.Request) -> web.Response:
-        found = self.catalog.query(Query.parse(request.match_info["name"]))
-        return self._answer(health_service(found, passing="passing" in request.query))
-
-    def _answer(self, body: object) -> web.Response:
-        return web.json_response(body, headers={"X-Consul-Index": str(self.catalog.index)})
+                self.peers.pop(name).transport.abort()
+            self._submit(events)
 
     def __repr__(self) -> str:
         return f"<Hub {self.catalog!r}>"
 
 
-class Doorman(asyncio.Protocol):
-    """Waits for the first byte, then hands the connection on."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        if self._hub.connections >= self._hub.settings.max_connections:
-            log.warning("closed a connection: %d are open", self._hub.settings.max_connections)
-            self.transport.abort()
-        self._hub.doors.add(self)
-        loop = asyncio.get_running_loop()
-        self._greeting = loop.call_later(GREETING_DELAY, self._hand_on, b"[", b"")
-
-    def data_received(self, data: bytes) -> None:
-        self._hand_on(data[:1], data)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._greeting.cancel()
-        self._hub.doors.discard(self)
-
-    def _hand_on(self, first: bytes, data: bytes) -> None:
-        self._greeting.cancel()
-        self._hub.doors.discard(self)
-        next_up = RowsProtocol(self._hub) if first in b"[\r\n" else self._hub.http_protocol()
-        self.transport.set_protocol(next_up)
-        next_up.connection_made(self.transport)
-        if data:
-            next_up.data_received(data)
+OPEN = Tokens()  # nobody is asked
 
 
-class RowsProtocol(asyncio.Protocol):
-    """One seaport peer."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._rows = RowReader()
-        self._may_wait = MAX_UNSENT
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self.name = self._hub.joined(self, peer[0].removeprefix("::ffff:") if peer else "127.0.0.1")
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for message in self._rows.feed(data):
-                self._hub.heard(self.name, message)
-        except WireError as error:
-            log.warning("closed %s: %s", self.name, error)
-            self.transport.abort()
-            self._hub.left(self.name)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._hub.left(self.name)
-
-    def greet(self, rows: Sequence[Message]) -> None:
-        """The dump is ours to send, however long: cutting a peer off for it would only bring it back for another."""
-        dump = b"".join(map(encode, rows))
-        self._may_wait = MAX_UNSENT + len(dump)
-        self.transport.write(dump)
-
-    def send(self, message: Message) -> None:
-        if self.transport.is_closing():
-            return
-        self.transport.write(encode(message))
-        if self.transport.get_write_buffer_size() > self._may_wait:
-            log.warning("%s does not read: it is cut off", self.name)
-            self.transport.abort()
-
-
-@web.middleware
-async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        text = f"{request.method} {request.path}: {error.reason}; this registry answers GET on /v1/catalog/services, "
-        text += "/v1/health/service/NAME and /healthz, and seaport rows on the same port"
-        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return web.Response(
-            status=error.status, text=json.dumps({"error": text}), content_type="application/json", headers=allow
-        )
+def _seen(future: asyncio.Future[None]) -> None:
+    """An error that nobody waits for was logged."""
+    if not future.cancelled():
+        future.exception()

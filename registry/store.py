@@ -33,6 +33,7 @@ OnChange = Callable[[Sequence[Change]], None]
 # Scheme -> where it is. Each imports its library when it is opened, and names the extra to install if that is missing.
 ENGINES = {
     "hub": ".link:Link",
+    "embedded": ".stores.embedded:EmbeddedStore",
     "etcd": ".stores.etcd:EtcdStore",
     "etcds": ".stores.etcd:EtcdStore",
     "zookeeper": ".stores.zookeeper:ZooKeeperStore",
@@ -128,10 +129,19 @@ class Store(ABC):
         return f"<{type(self).__name__} [{state} | {len(self._own)} own | {self.replica!r}]>"
 
 
+NOBODY = Credentials()
+
+
 def open_store(
-    url: str, on_change: OnChange = lambda _: None, credentials: Credentials = Credentials()
+    url: str,
+    on_change: OnChange = lambda _: None,
+    credentials: Credentials = NOBODY,
+    services: Sequence[str] | None = None,
 ) -> Store:
-    """`HOST:PORT[,HOST:PORT]` (registries), or an engine's URL. Not started yet. Raises ConfigurationError."""
+    """`HOST:PORT[,HOST:PORT]` or `auto` (registries), or an engine's URL. Not started yet. Raises ConfigurationError.
+
+    `services`: those whose copy is wanted; a hub then says no more than that, an engine may.
+    """
     scheme, mark, rest = url.partition("://")
     if not mark:
         scheme, rest = "hub", url
@@ -140,7 +150,8 @@ def open_store(
         raise ConfigurationError(f"{url!r}: there is no engine {scheme!r}; expected HOST:PORT, or one of {known}")
     module, _, name = ENGINES[scheme].partition(":")
     engine: Callable[..., Store] = getattr(importlib.import_module(module, __package__), name)
-    return engine(rest, on_change=on_change, credentials=credentials, tls=scheme in ("etcds", "consuls"))
+    more = {"services": services} if scheme == "hub" else {}
+    return engine(rest, on_change=on_change, credentials=credentials, tls=scheme in ("etcds", "consuls"), **more)
 
 
 def parse_hosts(rest: str, port: int) -> tuple[str, str, list[Address], str]:
@@ -150,7 +161,7 @@ def parse_hosts(rest: str, port: int) -> tuple[str, str, list[Address], str]:
     Raises ConfigurationError or InvalidInstance.
     """
     hosts, _, path = rest.partition("/")
-    login, at, hosts = hosts.rpartition("@")
+    login, _, hosts = hosts.rpartition("@")
     user, _, password = login.partition(":")
     addresses = [
         Address.parse(text if text.rpartition(":")[2].isdigit() and not text.endswith("]") else f"{text}:{port}")

@@ -1,0 +1,51 @@
+"""A registration as the catalog keeps it: its owner's word, what was measured, who else claims it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .changes import Put
+from .errors import WireError
+from .instance import Instance, State
+from .lease import SHOWN, Silence, worse
+from .wire import Register, encode
+
+
+@dataclass(slots=True)
+class Row:
+    instance: Instance  # its owner's word
+    owner: str
+    principal: str = ""
+    measured: State = "passing"  # what its checks say
+    unheard: bool = False  # nothing was heard of it since the restart
+    shown: Instance | None = None  # what readers were told
+    claims: dict[str, Instance] = field(default_factory=dict)  # who else says so: heirs, when the owner goes
+
+    def look(self, silence: Silence, enabled: bool) -> Instance:
+        """What readers are to see."""
+        state, suspect = SHOWN[worse(self.instance.state, self.measured), silence]
+        seen = self.instance
+        if (seen.state, seen.suspect, seen.enabled) == (state, suspect, enabled):
+            return seen
+        return replace(seen, state=state, suspect=suspect, enabled=enabled)
+
+    def document(self) -> Put:
+        """What the engine is to hold. The operator's mark is kept elsewhere."""
+        # What checks say is not written: every hub asks for itself. What silence says is: only we could hear.
+        if self.principal or self.shown is None:
+            return Put(self.instance, self.principal)
+        return Put(replace(self.shown, enabled=True))
+
+
+def first_word(instance: Instance) -> State:
+    """Before a check was asked, its own `status` counts."""
+    return "critical" if any(check.status == "critical" for check in instance.checks) else "passing"
+
+
+def too_large(instance: Instance) -> str | None:
+    """It may have grown since it was sent: a row nobody can be told is not taken."""
+    try:
+        encode(Register(instance.id, instance.as_meta()))
+    except WireError as error:
+        return str(error)
+    return None
