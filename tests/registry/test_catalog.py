@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from fairway.registry.catalog import MAX_ROWS_PER_PEER, SEAPORT_TIMEOUT, Catalog, Gone, Put, Refused
+from fairway.registry.catalog import MAX_ROWS_PER_PEER, Catalog
+from fairway.registry.changes import Gone, Put, Refused
 from fairway.registry.errors import ConfigurationError
 from fairway.registry.instance import Query
+from fairway.registry.owners import SEAPORT_TIMEOUT
 from fairway.registry.wire import MAX_ROW, Free, Heartbeat, Helo, Message, Register, Synced, encode
 
 
@@ -17,10 +19,16 @@ def row(id: str, port: int = 9001, **more: Any) -> Register:
 
 
 def catalog(*peers: str, host: str = "127.0.0.1", allowed: tuple[str, ...] = ()) -> Catalog:
-    made = Catalog(allowed)
+    made = Catalog(allowed, dial_back=False)
     for peer in peers:
-        made.join(peer, host, now=0)
+        joined(made, peer, host)
     return made
+
+
+def joined(it: Catalog, peer: str, host: str = "127.0.0.1", now: float = 0) -> None:
+    """A seaport client past its greeting: what it says from now on is about itself."""
+    it.join(peer, host, now)
+    it.receive(peer, Synced(), now)
 
 
 def ids(of: Catalog) -> list[str]:
@@ -77,27 +85,32 @@ def test_a_disconnect_frees_all_of_this_peer_and_nothing_else() -> None:
 def test_silence_ends_a_peer_exactly_at_its_deadline(ttl: Any, seconds: float) -> None:
     it = catalog("w")
     it.receive("w", row("A1", ttl_seconds=ttl), now=100)
+    [late], lost = it.expire(100 + seconds * 2 / 3)
+    assert isinstance(late, Put)
+    assert (late.instance.state, lost) == ("critical", []), "two beats were missed"
     assert it.next_deadline() == 100 + seconds
-    assert it.silent(100 + seconds - 0.001) == []
-    assert it.silent(100 + seconds) == ["w"]
-    assert ids(it) == ["A1"], "silent() only says so; the shell closes the connection, then leaves"
+    assert it.expire(100 + seconds - 0.001) == ([], [])
+    assert it.expire(100 + seconds) == ([Gone(late.instance)], ["w"])
+    assert ids(it) == []
 
 
 @pytest.mark.parametrize("sign", [Heartbeat(), Synced(), Helo("me"), Free("nobody's"), Register("bad", {})])
 def test_any_message_is_a_sign_of_life(sign: Message) -> None:
     it = catalog("w")
     it.receive("w", sign, now=44)
-    assert it.silent(now=45 + 43) == []
-    assert it.next_deadline() == 44 + 45
+    assert it.expire(now=44 + 45 - 0.001) == ([], [])
+    assert it.expire(now=44 + 45) == ([], ["w"])
 
 
 def test_the_next_deadline_is_the_earliest() -> None:
     it = catalog("w", "v")
     it.receive("v", row("A1", ttl_seconds=10), now=5)
-    assert it.next_deadline() == 15
+    assert it.next_deadline() == pytest.approx(5 + 10 * 2 / 3)
     it.leave("v")
-    assert it.next_deadline() == 45
+    it.expire(now=29)
+    assert it.next_deadline() == pytest.approx(45 * 2 / 3)
     it.leave("w")
+    it.expire(now=31)
     assert it.next_deadline() is None
 
 
@@ -106,14 +119,14 @@ def test_a_stranger_can_neither_take_nor_free_a_row() -> None:
     it.receive("w", row("A1"), now=1)
     assert refusal(it, "v", row("A1", port=666)) == "somebody else owns this id"
     assert refusal(it, "v", Free("A1")) == "only its owner may free it"
-    it.join("far", "10.0.0.7", now=1)
+    joined(it, "far", "10.0.0.7")
     assert refusal(it, "far", row("A1", host="10.0.0.7")) == "somebody else owns this id"
 
 
 def test_another_host_cannot_take_a_row_over_even_at_the_same_address() -> None:
     it = catalog("w", allowed=("127.0.0.0/8",))
     it.receive("w", row("A1"), now=1)
-    it.join("far", "10.0.0.7", now=1)
+    joined(it, "far", "10.0.0.7")
     assert refusal(it, "far", row("A1", host="127.0.0.1")) == "somebody else owns this id"
 
 
