@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +44,9 @@ class LaunchSettings:
     proxy_port: int = option(12480, "the proxy's port; 0 takes a free one")
     threads: int = option(0, "threads per worker; 0: the machine's cores shared out among the workers")
     drain_seconds: float = option(1.0, "at the end: how long a worker serves those who still hold its address")
+    store: str = option(
+        "", "engine that holds the registrations, e.g. etcd://HOST:PORT; empty: the registry itself, until the end"
+    )
     insecure: bool = option(False, "listen beyond loopback although nobody is asked who they are")
 
     def __post_init__(self) -> None:
@@ -87,7 +91,8 @@ class Launch:
         registry, door = Address(settings.host, registry_port), Address(settings.host, proxy_port)
         _check_free("registry", registry)
         _check_free("proxy", door)
-        parts = self._parts(registry, registry_port, proxy_port)
+        folder = tempfile.TemporaryDirectory(prefix="fairway-registry-")  # a registry that crashes forgets nothing
+        parts = self._parts(registry, registry_port, proxy_port, settings.store or f"embedded:{folder.name}")
         failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stopped = asyncio.create_task(stop.wait())
         # The registry first, so that the others find it at their first try.
@@ -110,15 +115,16 @@ class Launch:
                 task.cancel()
             rest = (*keepers, *self._readers, *([story] if story else []))
             await asyncio.gather(*rest, return_exceptions=True)
+            folder.cleanup()
         if failure.done():
             failure.result()
 
-    def _parts(self, registry: Address, registry_port: int, proxy_port: int) -> list[Part]:
+    def _parts(self, registry: Address, registry_port: int, proxy_port: int, store: str) -> list[Part]:
         s = self.settings
         common = [f"--host={s.host}", *(["--insecure"] if s.insecure else [])]
         threads = s.threads or max(1, (os.cpu_count() or 1) // max(1, s.workers))
         parts = [
-            Part("registry", ["registry", f"--port={registry_port}", *common]),
+            Part("registry", ["registry", f"--port={registry_port}", f"--store={store}", *common]),
             Part(
                 "proxy",
                 [

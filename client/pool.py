@@ -36,7 +36,7 @@ class Upstream:
 
     def available(self, now: float) -> bool:
         """One predicate for every balancer."""
-        if self.instance.state != "passing" or now < self.ejected_until:
+        if not self.instance.serving or now < self.ejected_until:
             return False
         return not (self.ejections and self.probing)
 
@@ -70,7 +70,8 @@ class Pool:
         """Who may be sent to now, by id not in `exclude`, in a stable order."""
         # Where the healthy ones have left since, those sent away are the last: better one in doubt than none.
         left = [u for u in self._passing() if u.instance.id not in exclude]
-        return [u for u in left if u.available(now)] or left
+        available = [u for u in left if u.available(now)]
+        return [u for u in available if not u.instance.suspect] or available or left
 
     def started(self, upstream: Upstream, now: float) -> None:
         upstream.in_flight += 1
@@ -100,7 +101,7 @@ class Pool:
         return out + 1 <= len(passing) // 2
 
     def _passing(self) -> list[Upstream]:
-        return [u for u in self._upstreams.values() if u.instance.state == "passing"]
+        return [u for u in self._upstreams.values() if u.instance.serving]
 
     def __repr__(self) -> str:
         in_flight = sum(u.in_flight for u in self._upstreams.values())

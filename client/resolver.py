@@ -6,8 +6,10 @@ import asyncio
 import random
 from collections.abc import Collection, Sequence
 
+from ..registry.changes import Change
+from ..registry.credentials import Credentials
 from ..registry.instance import Address, Instance
-from ..registry.link import Link
+from ..registry.store import NOBODY, open_store
 from .balancers import Balancer, RoundRobin
 from .pool import Pool, Upstream
 
@@ -16,27 +18,33 @@ class Resolver:
     """`await start()`; `choose(service)` gives the next worker, waiting a bounded time for one to appear."""
 
     def __init__(
-        self, registry: Address | None = None, static: Sequence[Address] = (), service: str = "classify"
+        self,
+        registry: str | Address | None = None,
+        static: Sequence[Address] = (),
+        service: str = "classify",
+        credentials: Credentials = NOBODY,
     ) -> None:
+        """`registry`: HOST:PORT, or an engine's URL, as `open_store` takes it."""
         self._fixed = [Instance(f"static-{i}", service, address) for i, address in enumerate(static)]
-        self._link = Link(registry, self._refresh) if registry and not static else None
+        self._store = open_store(str(registry), self._follow, credentials) if registry and not static else None
         self._services: dict[str, tuple[Pool, Balancer]] = {}
         self._changed = asyncio.Condition()
+        self._stale = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        if self._link:
-            await self._link.start()
+        if self._store:
+            await self._store.start()
         self._refresh()
 
     async def close(self) -> None:
-        if self._link:
-            await self._link.close()
+        if self._store:
+            await self._store.close()
 
     @property
     def connected(self) -> bool:
         """Whether the list is being kept up to date; a fixed one always is."""
-        return self._link is None or self._link.connected
+        return self._store is None or self._store.connected
 
     def services(self) -> dict[str, Pool]:
         return {name: pool for name, (pool, _) in self._services.items() if pool.upstreams}
@@ -87,8 +95,15 @@ class Resolver:
             return []
         return self._services[service][0].candidates(asyncio.get_running_loop().time(), exclude)
 
+    def _follow(self, _: Sequence[Change]) -> None:
+        """Many changes that come together are taken in together."""
+        if not self._stale:
+            self._stale = True
+            asyncio.get_running_loop().call_soon(self._refresh)
+
     def _refresh(self) -> None:
-        instances = self._link.query() if self._link else self._fixed
+        self._stale = False
+        instances = self._store.instances() if self._store else self._fixed
         found: dict[str, list[Instance]] = {name: [] for name in self._services}
         for instance in instances:
             found.setdefault(instance.service, []).append(instance)

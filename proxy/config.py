@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..registry.config import require_loopback, require_port
+from ..registry.credentials import StoreSettings
 from ..registry.options import option
 
 Mode = Literal["auto", "forward", "address", "redirect"]
@@ -13,13 +14,12 @@ AddressFormat = Literal["host:port", "port", "url"]
 
 
 @dataclass(frozen=True)
-class ProxySettings:
+class ProxySettings(StoreSettings):
     host: str = option("127.0.0.1", "address to listen on; anything but loopback wants --insecure")
     port: int = option(12480, "TCP port; 0 takes a free one", env="FAIRWAY_PROXY_PORT")
     mode: Mode = option(
         "auto", "auto: GET / hands out an address, uploads are forwarded, /-/direct/ redirects; or one only"
     )
-    registry: str = option("127.0.0.1:12481", "the registry to watch, HOST:PORT")
     static: tuple[str, ...] = option((), "fixed workers, PORT or HOST:PORT, comma separated: no registry is needed")
     service: str = option("classify", "the service meant when a request names none")
     address_format: AddressFormat = option("host:port", "what address mode answers; ?format= overrides it")

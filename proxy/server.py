@@ -180,4 +180,4 @@ class Proxy:
 def resolver_of(settings: ProxySettings) -> Resolver:
     """A fixed list if one is given, else a watch on the registry."""
     static = [Address.parse(text) for text in settings.static]
-    return Resolver(None if static else Address.parse(settings.registry), static, settings.service)
+    return Resolver(None if static else settings.registry, static, settings.service, settings.credentials())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import ConfigurationError
@@ -19,7 +20,7 @@ class RegistrySettings:
     store: str = option(
         "",
         "engine that holds the registrations: embedded:DIR (embedded: keeps them in memory only), etcd://HOST:PORT/PREFIX, "
-        "zookeeper://HOST:PORT/PATH, consul://HOST:PORT, mdns://; empty: embedded, in the user's state folder",
+        "zookeeper://HOST:PORT/PATH, consul://HOST:PORT, mdns://; empty: embedded, in the user's state folder (in memory with --port 0)",
     )
     allow: tuple[str, ...] = option((), "networks (CIDR, comma separated) whose addresses workers may advertise")
     dial_back: bool = option(True, "connect to an advertised address before serving it")
@@ -60,6 +61,15 @@ class RegistrySettings:
         if not self.dns or (self.dns_port is None and self.port != PORT):
             return None
         return DNS_PORT if self.dns_port is None else self.dns_port
+
+
+def state_store(settings: RegistrySettings) -> RegistrySettings:
+    """Where nothing is said of a store: a folder of this port's in the user's state folder; memory if it has none."""
+    if settings.store:
+        return settings
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    where = str(state / "fairway" / f"registry-{settings.port}") if settings.port else ""
+    return replace(settings, store=f"embedded:{where}")
 
 
 def require_port(flag: str, port: int) -> None:

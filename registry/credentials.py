@@ -18,9 +18,9 @@ class StoreSettings:
     """The part of a role's settings that says where registrations live."""
 
     registry: str = option(
-        "127.0.0.1:12481",
+        "auto",
         "HOST:PORT[,HOST:PORT] of registries, or an engine: etcd://HOST:PORT/PREFIX, zookeeper://HOST:PORT/PATH, "
-        "consul://HOST:PORT, mdns://; 'auto' finds a registry on the local network",
+        "consul://HOST:PORT, mdns://; auto: this machine's at 12481, else one found on the local network",
     )
     registry_token_file: Path | None = option(None, "file with the token to show there, on its first line")
     registry_ca: Path | None = option(None, "PEM file: speak TLS there, and trust these authorities only")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .changes import Change, Gone, Mark, Put
-from .instance import Instance
+from .instance import Address, Instance
 
 
 class Replica:
@@ -21,14 +21,18 @@ class Replica:
         self.synced = False  # the dump that begins a connection is complete
         self._rows: dict[str, Put] = {}
         self._marks: dict[str, Mark] = {}
-        self._unconfirmed: set[str] = set()
+        self._unconfirmed: dict[str, Address] = {}
+        self._held: dict[Address, set[str]] = {}  # the same, by address
         self._drop_at: float | None = None
 
     def disconnected(self) -> None:
         """Everything known stays, and waits to be said again."""
         self.synced = False
         self._drop_at = None
-        self._unconfirmed = set(self._rows)
+        self._unconfirmed = {id: row.instance.address for id, row in self._rows.items()}
+        self._held = {}
+        for id, address in self._unconfirmed.items():
+            self._held.setdefault(address, set()).add(id)
 
     def receive(self, change: Change) -> list[Change]:
         """What an engine said of one row, or one instance's mark."""
@@ -86,17 +90,22 @@ class Replica:
 
     def _put(self, put: Put) -> list[Change]:
         id = put.instance.id
-        self._unconfirmed.discard(id)
+        self._confirm(id)
         # A worker that came back under a new id still has its address.
-        old = [i for i in self._unconfirmed if self._rows[i].instance.address == put.instance.address]
+        old = sorted(self._held.get(put.instance.address, ()))
         changes = [change for i in old for change in self._forget(i)]
         if self._rows.get(id) != put:
             self._rows[id] = put
             changes.append(put)
         return changes
 
+    def _confirm(self, id: str) -> None:
+        address = self._unconfirmed.pop(id, None)
+        if address is not None:
+            self._held[address].discard(id)
+
     def _forget(self, id: str) -> list[Change]:
-        self._unconfirmed.discard(id)
+        self._confirm(id)
         row = self._rows.pop(id, None)
         return [Gone(row.instance, row.principal)] if row else []
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..registry.config import require_loopback, require_port
+from ..registry.credentials import StoreSettings
 from ..registry.options import option
 from .errors import ConfigurationError
 
 
 @dataclass(frozen=True)
-class WorkerSettings:
+class WorkerSettings(StoreSettings):
     model: str = option("flowers", "what to serve: flowers (bundled), a SavedModel folder, .keras, .pb, or keras:NAME")
     weights: str = option("", "weights file for keras:NAME; without it Keras downloads ImageNet's")
     labels: str = option("", "labels file, one a line; otherwise taken from the model card or beside the model")
@@ -19,7 +20,6 @@ class WorkerSettings:
     host: str = option("127.0.0.1", "address to listen on; anything but loopback wants --insecure")
     port: int = option(0, "TCP port; 0 takes a free one", env="FAIRWAY_WORKER_PORT")
     advertise: str = option("", "HOST or HOST:PORT under which others reach this worker, if not the one it listens on")
-    registry: str = option("127.0.0.1:12481", "registry to join, HOST:PORT; 'none' serves without one")
     service: str = option("classify", "name to register under")
     service_version: str = option("", "version to register under, e.g. 1.2.0")
     threads: int = option(0, "threads for decoding and inference; 0: one a core")

@@ -11,8 +11,10 @@ from dataclasses import replace
 
 from aiohttp import web
 
+from ..registry.errors import StoreRefused, StoreUnavailable
 from ..registry.instance import Address, Instance
-from ..registry.link import Link, new_id
+from ..registry.store import new_id, open_store
+from ..registry.threaded import ThreadedStore
 from .config import WorkerSettings
 from .engine import Engine
 from .errors import ConfigurationError
@@ -29,7 +31,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     threads = settings.threads or os.cpu_count() or 1
     listener_socket = _bind(settings)  # before the model: a taken port should not cost its loading time
     instance = _instance(settings, *listener_socket.getsockname()[:2])
-    link = Link(Address.parse(settings.registry)) if settings.registry != "none" else None
+    store = _store(settings)
     loop = asyncio.get_running_loop()
     log.info("loading %s", settings.model)
     model = await loop.run_in_executor(None, load, settings, threads)
@@ -49,18 +51,18 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     listening = Address(*listener_socket.getsockname()[:2])
     log.info("serving %s on http://%s/ (%d threads)", model.name, listening, threads)
 
-    if link:
+    if store:
         served = f"{model.name}/{model.version}" if model.version else model.name
-        link.announce(replace(instance, models=(served,)))
-        await link.start()
+        instance = replace(instance, models=(served,))
+        await store.start()
+        await _announce(store, instance)
     await stop.wait()
     engine.draining = True
-    if link:
-        # Withdrawn rather than marked: seaport's own clients know no states, and must not be sent here either.
-        await link.withdraw(instance.id)
-        log.info("left the registry; for %g s whoever still holds this address is served", settings.drain_seconds)
+    if store:
+        await _announce(store, replace(instance, state="draining"))
+        log.info("draining; for %g s whoever still holds this address is served", settings.drain_seconds)
         await asyncio.sleep(settings.drain_seconds)
-        await link.close()
+        await store.close()
     await site.stop()
     log.info("draining: %d requests in flight", http.in_flight)
     # Waited for here, not by aiohttp: from its own shutdown on it drops what still arrives of an upload.
@@ -72,6 +74,23 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     await runner.cleanup()
     engine.close()
     log.info("stopped")
+
+
+def _store(settings: WorkerSettings) -> ThreadedStore | None:
+    """In a thread of its own: a model that holds this one must not look like a dead worker."""
+    if settings.registry == "none":
+        return None
+    credentials = settings.credentials()
+    return ThreadedStore(lambda: open_store(settings.registry, credentials=credentials, services=()))
+
+
+async def _announce(store: ThreadedStore, instance: Instance) -> None:
+    """The registry's troubles are not the worker's: it serves, and the store tries on."""
+    try:
+        await store.announce(instance)
+        log.info("registered as %s %s at %s", instance.state, instance.role, instance.address)
+    except (StoreUnavailable, StoreRefused) as error:
+        log.warning("not registered yet: %s", error)
 
 
 def _bind(settings: WorkerSettings) -> socket.socket:

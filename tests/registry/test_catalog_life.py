@@ -52,7 +52,7 @@ def beat(it: Catalog, peers: range, now: float) -> None:
         it.beat(f"w{n}", now)
 
 
-# -- silence ---------------------------------------------------------------------------------------------------------
+# -- silence --------------------------------------------------------------------------------------------
 
 
 def test_two_missed_beats_make_critical_and_one_beat_heals() -> None:
@@ -153,7 +153,7 @@ def test_a_lost_connection_is_proof_whatever_the_number() -> None:
     assert seen(it) == {"A9": "passing"}
 
 
-# -- restart -----------------------------------------------------------------------------------------------------------
+# -- restart --------------------------------------------------------------------------------------------
 
 
 def restored(*puts: Put | Mark, dial_back: bool = True) -> Catalog:
@@ -215,7 +215,7 @@ def test_the_index_is_a_services_own_and_outlives_it() -> None:
     assert it.index_of("classify") > gone
 
 
-# -- relays ------------------------------------------------------------------------------------------------------------
+# -- relays ---------------------------------------------------------------------------------------------
 
 
 def test_a_zombie_relayed_by_a_peer_that_comes_back_is_not_served() -> None:
@@ -295,12 +295,14 @@ def test_a_peer_of_ours_and_a_foreign_address_are_dialled_a_seaport_clients_own_
 def test_an_owner_can_say_nothing_about_what_is_not_its_to_say() -> None:
     it = Catalog()
     joined(it, "w")
-    it.receive("w", row("A", enabled=False, suspect=True, checks=[{"id": "x", "kind": "http", "target": "http://x/"}]), 0)
+    it.receive(
+        "w", row("A", enabled=False, suspect=True, checks=[{"id": "x", "kind": "http", "target": "http://x/"}]), 0
+    )
     [found] = it.instances()
     assert (found.enabled, found.suspect, found.checks) == (True, False, ())
 
 
-# -- principals, marks, engines ------------------------------------------------------------------------------------------
+# -- principals, marks, engines -------------------------------------------------------------------------
 
 
 def test_a_durable_row_is_its_principals() -> None:
