@@ -90,14 +90,20 @@ class ConsulStore(Store):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        gone = [Gone(put.instance) for put in (w.put for w in self._written.values()) if not put.principal]
+        ours = {id: written.put for id, written in self._written.items()} | self._own
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await asyncio.gather(*map(self._apply_gone, gone))
-        except (TimeoutError, Away, StoreRefused) as error:
-            if gone:
-                log.info("%d rows of ours are left to their TTL: %s", len(gone), error or "no answer in time")
+                await asyncio.gather(*(self._leave(Gone(put.instance)) for put in ours.values() if not put.principal))
+        except TimeoutError:
+            log.info("Consul does not answer: what is left of ours there ends with its TTL")
         await self._agents.close()
+
+    async def _leave(self, gone: Gone) -> None:
+        try:
+            async with self._writing:
+                await self._apply_gone(gone)
+        except (Away, StoreRefused) as error:
+            log.info("%s is left to its TTL: %s", gone.instance.id, error)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -270,6 +276,8 @@ class ConsulStore(Store):
                 await self._read()
             except* (Away, StoreRefused) as errors:
                 self._agents.complain(f"{_first(errors)}; going on with what is known")
+            except* Exception:
+                log.exception("%r could not read what Consul says; it starts anew", self)
             delay, self.connected = FIRST_RETRY if self.connected else delay, False
             self.replica.disconnected()
             await self._tell([])

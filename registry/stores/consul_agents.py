@@ -17,9 +17,10 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from ..consul import format_duration
 from ..errors import StoreRefused
 from ..instance import Address
-from .consul_rows import duration, next_index
+from .consul_rows import next_index
 
 log = logging.getLogger("fairway.registry.stores.consul")
 
@@ -106,7 +107,7 @@ class Agents:
                 await asyncio.sleep((1.0 - tokens) / per_second)
                 continue
             tokens -= 1.0
-            query = {"index": str(index), "wait": duration(WAIT_SECONDS)} if index else {}
+            query = {"index": str(index), "wait": format_duration(WAIT_SECONDS)} if index else {}
             longest = WAIT_SECONDS * 17 / 16 + MARGIN_SECONDS if index else ANSWER_SECONDS
             _, headers, text = await self.ask("GET", path, query, seconds=longest)
             if headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
@@ -117,7 +118,7 @@ class Agents:
             index = next_index(index, told)
             try:
                 body = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Away(f"{self.host} answers {path} with what is no JSON: {text!r:.80}") from error
             yield Answer(body, now, backwards)
 
