@@ -68,7 +68,7 @@ class Hub:
         self._asked: dict[str, set[RowsProtocol]] = {}  # who waits for what becomes of which registration
         self._waiters: dict[str | None, set[asyncio.Future[None]]] = {}
         self._followers: list[Callable[[Events], None]] = []
-        self._queue: list[tuple[Events, asyncio.Future[None]]] = []
+        self._queue: list[tuple[Events, str, asyncio.Future[None]]] = []
         self._queued = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -212,7 +212,7 @@ class Hub:
         if id and peer.fairway:
             self._asked.setdefault(id, set()).add(peer)
         if events or id:
-            self._submit(events if events else [Nothing(id)])
+            self._submit(events if events else [Nothing(id)], origin=peer.name)
 
     def marked(self, peer: RowsProtocol, id: str, enabled: bool, reason: str) -> None:
         if not peer.rights.admin:
@@ -234,9 +234,10 @@ class Hub:
         """What `tell` says, as a row; those of published instances are kept ready."""
         if tell.instance is None:
             return encode(Free(tell.id))
-        if tell.id not in self._told or self.published.get(tell.id) is not tell.instance:
-            self._told[tell.id] = encode(Register(tell.id, tell.instance.as_meta()))
-        return self._told[tell.id]
+        row = self._told.get(tell.id)
+        if row is None or self.published.get(tell.id) is not tell.instance:
+            row = self._told[tell.id] = encode(Register(tell.id, tell.instance.as_meta()))
+        return row
 
     def own_row(self) -> bytes:
         """What we are to a hub we exchange rows with: its clients may come to us when it is gone."""
@@ -250,11 +251,12 @@ class Hub:
         if events:
             await self._submit(events)
 
-    def _submit(self, events: Events) -> asyncio.Future[None]:
+    def _submit(self, events: Events, origin: str = "") -> asyncio.Future[None]:
+        """`origin`: the peer that said so, and need not be told."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_seen)
         if events:
-            self._queue.append((events, done))
+            self._queue.append((events, origin, done))
             self._queued.set()
         else:
             done.set_result(None)
@@ -265,7 +267,7 @@ class Hub:
             await self._queued.wait()
             self._queued.clear()
             batch, self._queue = self._queue, []
-            writes = [write for events, _ in batch for event in events if (write := self._to_write(event))]
+            writes = [write for events, _, _ in batch for event in events if (write := self._to_write(event))]
             error: StoreUnavailable | StoreRefused | None = None
             try:
                 if writes:
@@ -273,8 +275,8 @@ class Hub:
             except (StoreUnavailable, StoreRefused) as failure:
                 log.warning("%s", failure)
                 error = failure
-            for events, done in batch:
-                self._tell(events, error)
+            for events, origin, done in batch:
+                self._tell(events, origin, error)
                 if not done.done():
                     done.set_exception(error) if error else done.set_result(None)
 
@@ -300,24 +302,25 @@ class Hub:
     def _others_wrote(self, changes: Sequence[Change]) -> None:
         self._tell(self.catalog.foreign(changes))
 
-    def _tell(self, events: Events, error: Exception | None = None) -> None:
+    def _tell(self, events: Events, origin: str = "", error: Exception | None = None) -> None:
         services: set[str | None] = set()
         for event in events:
             match event:
                 case Put(instance):
                     before = self.published.get(instance.id)
                     self.published[instance.id] = instance
+                    self._told.pop(instance.id, None)
                     services.add(instance.service)
                     flags = (" suspect" if instance.suspect else "") + ("" if instance.enabled else " disabled")
                     log.info("%s%s %s at %s [%s]", instance.state, flags, instance.role, instance.address, instance.id)
-                    self._offer(instance.id, before, instance)
+                    self._offer(instance.id, before, instance, origin)
                     self._answer(instance.id, error)
                 case Gone(instance):
                     before = self.published.pop(instance.id, None)
                     self._told.pop(instance.id, None)
                     services.add(instance.service)
                     log.info("gone %s at %s [%s]", instance.role, instance.address, instance.id)
-                    self._offer(instance.id, before, None)
+                    self._offer(instance.id, before, None, origin)
                 case Mark(id, enabled, reason):
                     if (owner := self.peers.get(self.catalog.owner_of(id) or "")) is not None:
                         owner.marked(id, enabled, reason)
@@ -331,10 +334,11 @@ class Hub:
         for follow in self._followers:
             follow(events)
 
-    def _offer(self, id: str, before: Instance | None, now: Instance | None) -> None:
+    def _offer(self, id: str, before: Instance | None, now: Instance | None, origin: str) -> None:
+        """To everybody but its owner: seaport's clients would take that it is critical for the end of their own row."""
         owner = self.catalog.owner_of(id)
         for name, peer in self.peers.items():
-            if name != owner:
+            if name not in (owner, origin):
                 peer.offer(id, before, now)
 
     def _answer(self, id: str, error: Exception | None) -> None:
@@ -344,7 +348,7 @@ class Hub:
                 peer.refused(id, str(error)) if error else peer.accepted(id)
 
     def _reached(self, dial: Dial) -> None:
-        self._submit([*self.catalog.dialled(dial.id, dial.peer, True), Nothing(dial.id)])
+        self._submit([*self.catalog.dialled(dial.id, dial.peer, True), Nothing(dial.id)], origin=dial.peer)
 
     def _not_reached(self, dial: Dial, reason: str) -> None:
         if peer := self.peers.get(dial.peer):

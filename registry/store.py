@@ -143,7 +143,9 @@ def open_store(
     `services`: those whose copy is wanted; a hub then says no more than that, an engine may.
     """
     scheme, mark, rest = url.partition("://")
-    if not mark:
+    if url.startswith("embedded:"):  # a folder, no authority: `embedded:DIR`
+        scheme, rest = "embedded", url.removeprefix("embedded:")
+    elif not mark:
         scheme, rest = "hub", url
     if scheme not in ENGINES:
         known = ", ".join(f"{name}://" for name in ENGINES if name != "hub")

@@ -41,8 +41,8 @@ class Watcher:
 
     def greet(self, instances: Iterable[Instance]) -> None:
         """All there is becomes the backlog."""
-        self._dump = {instance.id for instance in instances if self._shows(instance)}
-        self._backlog = dict.fromkeys(self._dump)
+        self._backlog = dict.fromkeys(instance.id for instance in instances if self._shows(instance))
+        self._dump = set(self._backlog)
 
     def offer(self, id: str, before: Instance | None, now: Instance | None) -> Tell | None:
         """A row changed: what to tell at once, if anything. `before`, `now`: None if it was, or is, not there."""

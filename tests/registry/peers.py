@@ -49,7 +49,7 @@ class Peer:
 
     async def dump(self) -> list[Register]:
         """What the hub says first: helo, all it knows, synced."""
-        assert await self.next() == Helo("127.0.0.1")
+        assert await self.next() == Helo("127.0.0.1", fairway=True)
         known: list[Register] = []
         while not isinstance(message := await self.next(), Synced):
             assert isinstance(message, Register)
@@ -72,17 +72,18 @@ async def connected(port: int) -> AsyncIterator[Peer]:
 
 
 @asynccontextmanager
-async def greeted(port: int) -> AsyncIterator[Peer]:
-    """A peer that spoke first and has been told all there is."""
+async def greeted(port: int, *first: Message) -> AsyncIterator[Peer]:
+    """A peer that spoke first and has been told all there is; `Hello()` first makes it one of ours."""
     async with connected(port) as peer:
-        peer.say(Synced())
+        peer.say(*first, Synced())
         await peer.dump()
         yield peer
 
 
 @asynccontextmanager
 async def running_hub(**settings: object) -> AsyncIterator[Hub]:
-    hub = Hub(RegistrySettings(**({"port": 0} | settings)))  # type: ignore[arg-type]
+    """In memory, and without dialling back: most tests' workers are names only."""
+    hub = Hub(RegistrySettings(**({"port": 0, "store": "embedded:", "dial_back": False} | settings)))  # type: ignore[arg-type]
     await hub.start()
     try:
         yield hub

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,7 +13,21 @@ import pytest
 from fairway.registry import Hub
 from fairway.registry.config import RegistrySettings
 from fairway.registry.errors import ConfigurationError
-from fairway.registry.wire import MAX_ROW, Free, Heartbeat, Helo, Register, Synced, encode
+from fairway.registry.listeners.rows import CHUNK_ROWS, HIGH_WATER
+from fairway.registry.ports import free_port
+from fairway.registry.wire import (
+    MAX_ROW,
+    Accepted,
+    Free,
+    Heartbeat,
+    Hello,
+    Helo,
+    Marked,
+    Register,
+    Rejected,
+    Synced,
+    encode,
+)
 
 from .peers import PATIENCE, connected, greeted, row, running_hub
 
@@ -32,7 +47,7 @@ async def test_a_newcomer_hears_helo_then_all_rows_then_synced(hub: Hub) -> None
 
 async def test_everybody_but_the_origin_is_told(hub: Hub) -> None:
     async with greeted(hub.port) as one, greeted(hub.port) as two, greeted(hub.port) as three:
-        one.say(row("A1"), row("A1", state="draining"), Free("A1"))
+        one.say(row("A1"), row("A1", words="more"), Free("A1"))
         for other in (two, three):
             heard = [await other.next() for _ in range(3)]
             assert [type(message) for message in heard] == [Register, Register, Free]
@@ -40,6 +55,29 @@ async def test_everybody_but_the_origin_is_told(hub: Hub) -> None:
         answer = await one.next()
         assert isinstance(answer, Register)
         assert answer.id == "B", "an echo of its own rows would have come before"
+
+
+async def test_seaports_peers_know_no_states_and_are_told_of_none(hub: Hub) -> None:
+    async with greeted(hub.port) as worker, greeted(hub.port) as theirs, greeted(hub.port, Hello()) as ours:
+        worker.say(row("A1", state="starting"), row("A1"), row("A1", state="draining"), row("B", 9002))
+        heard = [await theirs.next() for _ in range(3)]
+        assert [(type(m), m.id) for m in heard] == [(Register, "A1"), (Free, "A1"), (Register, "B")]  # type: ignore[union-attr]
+        states = [m.meta.get("state") for m in [await ours.next() for _ in range(4)] if isinstance(m, Register)]
+        assert states == ["starting", None, "draining", None]
+        async with connected(hub.port) as late:
+            late.say(Synced())
+            assert [register.id for register in await late.dump()] == ["B"]
+
+
+async def test_a_reader_hears_of_the_services_it_asked_for(hub: Hub) -> None:
+    async with greeted(hub.port) as worker, greeted(hub.port, Hello(services=("b",))) as reader:
+        worker.say(row("A", role="a"), row("B", role="b"), row("C", role="c"), Free("B"))
+        assert [type(await reader.next()) for _ in range(2)] == [Register, Free]
+        async with greeted(hub.port, Hello(services=())) as nobody:
+            worker.say(row("D", role="b"))
+            assert isinstance(await reader.next(), Register)
+            nobody.say(row("E", 9005, role="a"))
+            assert await nobody.next() == Accepted("E")
 
 
 async def test_what_is_refused_is_not_told_but_logged(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,23 +164,95 @@ async def test_a_long_dump_is_delivered_in_full(hub: Hub) -> None:
         assert len(await late.dump()) == 999
 
 
-async def test_who_does_not_read_is_cut_off(hub: Hub) -> None:
+async def test_who_does_not_read_is_told_the_end_of_the_story_and_costs_little(hub: Hub) -> None:
+    """It is not cut off, and nothing is kept for it but which rows changed."""
+    words = "x" * 7000
     async with greeted(hub.port) as deaf, greeted(hub.port) as watcher, greeted(hub.port) as talker:
+        deaf.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        for turn in range(30):
+            talker.say(*(row(f"A{n}", 9100 + n, turn=turn, words=words) for n in range(100)))
+            await talker.writer.drain()
+        talker.say(Free("A7"), row("last"))
+        await watcher.until(lambda message: isinstance(message, Register) and message.id == "last")
+        protocol = next(peer for peer in hub.peers.values() if peer._watcher and not peer._watcher.flowing)
+        assert protocol.transport.get_write_buffer_size() < 2 * HIGH_WATER + CHUNK_ROWS * MAX_ROW
+        assert protocol._watcher is not None
+        assert protocol._watcher.behind <= 101
+        deaf.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        copy: dict[str, Any] = {}
+        while len(copy) < 100 or any(meta.get("turn") != 29 for id, meta in copy.items() if id != "last"):
+            match await deaf.next():
+                case Register(id, meta):
+                    copy[id] = meta
+                case Free(id):
+                    copy.pop(id, None)
+        assert copy.keys() == {instance.id for instance in hub.catalog.query()}
+
+
+async def test_who_asks_and_never_reads_is_cut_off(hub: Hub) -> None:
+    async with greeted(hub.port, Hello(services=())) as deaf, greeted(hub.port) as watcher:
         deaf.say(row("A1"))
         await watcher.until(lambda message: isinstance(message, Register) and message.id == "A1")
         deaf.reader._transport.pause_reading()  # type: ignore[attr-defined]
 
-        async def talk() -> None:
+        async def ask() -> None:
             while True:
-                talker.say(row("B", 9002, words="x" * 7000))
-                await talker.writer.drain()
+                deaf.say(*(row("bad", port=0, words="x" * 1000) for _ in range(100)))
+                await deaf.writer.drain()
 
-        talking = asyncio.create_task(talk())
+        asking = asyncio.create_task(ask())
         try:
             await watcher.until(lambda message: message == Free("A1"))
         finally:
-            talking.cancel()
-            await asyncio.gather(talking, return_exceptions=True)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_registration_is_answered(hub: Hub) -> None:
+    async with greeted(hub.port, Hello(services=())) as worker:
+        worker.say(row("A1"), row("A1"), row("bad", port=0), Marked("A1", False, "a test"))
+        heard = [await worker.next() for _ in range(5)]
+        assert heard.count(Accepted("A1")) == 3, "what says nothing new is answered all the same"
+        assert Marked("A1", False, "a test") in heard
+        [refused] = [message for message in heard if isinstance(message, Rejected)]
+        assert "0 is not a port" in refused.reason
+        assert not hub.catalog.instances()[0].enabled
+
+
+async def test_an_address_is_served_once_somebody_listens_there() -> None:
+    async with running_hub(dial_back=True) as hub, greeted(hub.port) as watcher:
+        async with greeted(hub.port, Hello(services=())) as worker:
+            port = free_port()
+            worker.say(row("A1", port))
+            refused = await worker.next()
+            assert isinstance(refused, Rejected)
+            assert f"nobody can be reached at 127.0.0.1:{port}" in refused.reason
+            assert hub.catalog.instances() == []
+            async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port):
+                heard = await watcher.next()
+                assert isinstance(heard, Register)
+                assert heard.id == "A1"
+                worker.say(row("A1", port, words="again"))
+                assert await worker.next() == Accepted("A1")
+
+
+async def test_the_story_of_the_zombie() -> None:
+    """thalassa #12: hub down, worker A dies, hub back, worker B announces A as well as itself."""
+    dead = free_port()
+    async with (
+        running_hub(dial_back=True) as hub,
+        await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as listening,
+        connected(hub.port) as b,
+        greeted(hub.port) as watcher,
+    ):
+        alive = listening.sockets[0].getsockname()[1]
+        b.say(row("A", dead), row("B", alive), Synced())
+        heard = await watcher.next()
+        assert isinstance(heard, Register)
+        assert heard.id == "B"
+        watcher.say(row("C", 9003))
+        await b.until(lambda message: isinstance(message, Register) and message.id == "C")
+        assert {instance.id for instance in hub.catalog.instances()} == {"B", "C"}
 
 
 async def test_connections_beyond_the_limit_are_closed() -> None:
@@ -206,7 +316,7 @@ async def test_what_is_not_supported_says_what_is(hub: Hub, method: str, path: s
 async def test_the_first_byte_decides_even_when_it_comes_alone(hub: Hub) -> None:
     async with connected(hub.port) as http, connected(hub.port) as rows:
         rows.writer.write(b"[")
-        assert await rows.hear() == Helo("127.0.0.1"), "one byte is enough"
+        assert await rows.hear() == Helo("127.0.0.1", fairway=True), "one byte is enough"
         rows.writer.write(encode(row("A1"))[1:] + encode(row("A2"))[:-1])
         http.writer.write(b"G")
         await http.writer.drain()
