@@ -25,7 +25,7 @@ from urllib.parse import quote
 from ..changes import Change, Gone, Mark, Put
 from ..credentials import Credentials
 from ..errors import ConfigurationError, StoreRefused, StoreUnavailable
-from ..store import BEAT_SECONDS, TTL_SECONDS, WRITE_SECONDS, OnChange, Store, parse_hosts
+from ..store import BEAT_SECONDS, NOBODY, TTL_SECONDS, WRITE_SECONDS, OnChange, Store, parse_hosts
 from .consul_agents import Agents, Away
 from .consul_rows import WRITER, Entry, check_id, check_ids, entries, registration, status_of
 
@@ -65,7 +65,7 @@ class ConsulStore(Store):
         rest: str,
         *,
         on_change: OnChange = lambda _: None,
-        credentials: Credentials = Credentials(),  # noqa: B008 - frozen
+        credentials: Credentials = NOBODY,
         tls: bool = False,
     ) -> None:
         super().__init__(on_change)
