@@ -109,6 +109,7 @@ class Store(ABC):
             match change:
                 case Put(instance):
                     self._own[instance.id] = change
+                    self.replica.receive(Gone(instance))  # the copy holds what others wrote; who writes knows
                 case Gone(instance):
                     self._own.pop(instance.id, None)
                 case Mark():

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ..conftest import ROOT, SHARED, picture
+from .node import installed
 from .processes import Running
 
 WORKERS = 3
@@ -35,6 +36,11 @@ class Cluster:
         with urllib.request.urlopen(f"{self.url}/-/workers", timeout=10) as answer:
             found: list[dict[str, Any]] = json.load(answer)["services"].get("classify", [])
         return found
+
+
+@pytest.fixture(scope="session")
+def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installed(tmp_path_factory.mktemp("node"))
 
 
 @pytest.fixture(scope="session")

@@ -109,8 +109,8 @@ async def services(*names: str) -> tuple[Hub, Link, Resolver]:
 async def test_several_services_behind_one_door() -> None:
     hub, link, resolver = await services()
     async with Worker() as flowers, Worker(says(200, b"a cat")) as pets, proxy_for(resolver=resolver) as proxy:
-        link.announce(Instance("f", "classify", flowers.address))
-        link.announce(Instance("p", "pets", pets.address))
+        await link.announce(Instance("f", "classify", flowers.address))
+        await link.announce(Instance("p", "pets", pets.address))
         await until(lambda: len(resolver.services()) == 2)
         async with session_to(proxy) as session:
             for path, headers, expected in (
@@ -139,7 +139,7 @@ async def test_a_request_that_waits_is_served_as_soon_as_a_worker_appears() -> N
         await until(lambda: proxy.in_flight == 1)
         async with session.get("/readyz") as said:
             assert (said.status, (await said.json())["status"]) == (503, "no worker")
-        link.announce(Instance("w", "classify", worker.address))
+        await link.announce(Instance("w", "classify", worker.address))
         async with asyncio.timeout(2), await waiting as answer:
             assert await answer.read() == DAISY
     await link.close()
