@@ -28,6 +28,7 @@ from .wire import Free, Hello, Message, Register, Synced
 ENGINE = "engine"  # the owner of what other hubs wrote to the engine we share
 RESTORED = "restored"  # the owner of what our own last life knew
 DURABLE = "durable"  # the owner of what was registered over HTTP
+HUB_SERVICE = "seaport"  # what npm's hubs register themselves as with each other
 MAX_ROWS_PER_PEER = 1_000
 
 Event = Change | Refused | Released | Dial
@@ -106,9 +107,12 @@ class Catalog:
 
     # -- peers: who lives by a connection --------------------------------------------------------------------------
 
-    def join(self, peer: str, host: str, now: float) -> None:
-        """What a peer says before its first `synced` may be a relay; after that, or its `hello`, it speaks for itself."""
-        self.owners.add(Peer(peer, host, now))
+    def join(self, peer: str, host: str, now: float, hub: bool = False) -> None:
+        """What a peer says before its first `synced` may be a relay; after that, or its `hello`, it speaks for itself.
+
+        A hub, whom we connected to or who registered itself as one, relays for ever.
+        """
+        self.owners.add(Peer(peer, host, now, hub=hub))
 
     def receive(self, peer: str, message: Message, now: float) -> list[Event]:
         """Any message is a sign of life; `register` and `free` may change something."""
@@ -119,7 +123,7 @@ class Catalog:
             case Free(id):
                 events += self._free(peer, id)
             case Synced():
-                self.owners[peer].direct = True
+                self.owners[peer].direct = not self.owners[peer].hub
             case Hello():
                 self.owners[peer].direct = self.owners[peer].fairway = True
         return events
@@ -265,6 +269,8 @@ class Catalog:
         objection = self.may_advertise(instance.address.host, peer.host) or too_large(instance)
         if objection:
             return [Refused(id, objection)]
+        if instance.service == HUB_SERVICE and not peer.fairway:
+            peer.hub, peer.direct = True, False
         row = self._rows.get(id)
         if row is None or row.owner != peer.name:
             if len(peer.owned) + len(peer.claimed) >= MAX_ROWS_PER_PEER and id not in peer.claimed:

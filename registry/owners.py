@@ -24,6 +24,7 @@ class Peer:
     host: str
     heard: float
     direct: bool = False  # all it says is about itself
+    hub: bool = False  # what it says is mostly about others, always
     fairway: bool = False  # it speaks more than seaport
     ttl: float = SEAPORT_TIMEOUT
     late: bool = False

@@ -197,7 +197,7 @@ class Hub:
         self.counters["joined"] += 1
         name = f"{peer.host}#{self.counters['joined']}"
         self.peers[name] = peer
-        self.catalog.join(name, peer.host, self.now())
+        self.catalog.join(name, peer.host, self.now(), hub=peer.dialled)
         return name
 
     def heard(self, peer: RowsProtocol, message: Message) -> None:

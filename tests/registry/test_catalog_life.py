@@ -279,6 +279,21 @@ def test_a_relay_that_frees_only_forgets() -> None:
     assert kinds(it.leave("a")) == [Gone]
 
 
+def test_a_hub_relays_for_ever() -> None:
+    it = Catalog()
+    joined(it, "a")
+    it.receive("a", row("A"), now=0)
+    joined(it, "hub")
+    it.receive("hub", row("H", 9009, role="seaport@2.0.9"), now=0)
+    assert it.receive("hub", row("A"), now=1) == [], "said after its `synced`, and yet no owner's word"
+    assert it.owner_of("A") == "a"
+    it.receive("hub", Synced(), now=1)
+    assert kinds(it.receive("hub", row("B", 9002), now=2)) == [Dial]
+    it.join("dialled", "127.0.0.1", now=2, hub=True)
+    it.receive("dialled", Synced(), now=2)
+    assert kinds(it.receive("dialled", row("C", 9003), now=2)) == [Dial]
+
+
 def test_a_peer_of_ours_and_a_foreign_address_are_dialled_a_seaport_clients_own_is_not() -> None:
     it = Catalog(("10.0.0.0/8",))
     it.join("ours", "127.0.0.1", now=0)
