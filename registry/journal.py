@@ -63,7 +63,8 @@ def record(change: Change) -> Record:
                 said = {"mark": id, "enabled": enabled, "reason": reason}
                 return Record(f"mark {id}", frame(_encode(said)), removes=enabled)
     except (TypeError, ValueError, RecursionError) as error:
-        raise StoreRefused(f"{change!r:.80} cannot be kept: {error}") from error
+        id = change.id if isinstance(change, Mark) else change.instance.id
+        raise StoreRefused(f"{id!r} cannot be kept: {error}") from error
 
 
 def epoch_record(number: int) -> Record:
