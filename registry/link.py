@@ -11,11 +11,11 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .changes import Change, Gone, Mark, Put
 from .credentials import Credentials
 from .errors import InvalidInstance, RegistryUnreachable, StoreRefused, StoreUnavailable, WireError
-from .finder import Finder
 from .instance import Address, Instance, Query
 from .ports import free_port
 from .store import BEAT_SECONDS, NOBODY, TTL_SECONDS, WRITE_SECONDS, OnChange, Store, new_id, parse_hosts
@@ -33,6 +33,9 @@ from .wire import (
     Synced,
     encode,
 )
+
+if TYPE_CHECKING:
+    from .finder import Finder
 
 log = logging.getLogger("fairway.registry.link")
 
@@ -57,7 +60,7 @@ class Link(Store):
         services: Sequence[str] | None = None,
     ) -> None:
         super().__init__(on_change)
-        self._finder = Finder() if hubs == AUTO else None
+        self._finder = _finder() if hubs == AUTO else None
         self.hubs = [Address("127.0.0.1", PORT)] if self._finder else parse_hosts(str(hubs), PORT)[2]
         self._hello = Hello(credentials.token, None if services is None else tuple(services))
         self._tls = credentials.tls(always=tls)
@@ -269,3 +272,9 @@ class Link(Store):
             return encode(message)
         except WireError as error:
             raise StoreRefused(str(error)) from error
+
+
+def _finder() -> Finder:
+    from .finder import Finder  # only for those who did not say where the registry is
+
+    return Finder()

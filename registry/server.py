@@ -16,7 +16,6 @@ from typing import cast
 
 from aiohttp import web
 
-from .beacon import Beacon
 from .catalog import Catalog, Event
 from .changes import Change, Dial, Gone, Mark, Put, Refused, Released
 from .config import RegistrySettings
@@ -24,7 +23,6 @@ from .credentials import Credentials
 from .dialler import Dialler
 from .errors import ConfigurationError, StoreRefused, StoreUnavailable
 from .instance import Address, Instance
-from .listeners.dns import DnsListener
 from .listeners.http import http_app
 from .listeners.rows import Doorman, RowsProtocol
 from .peering import Peering
@@ -88,10 +86,12 @@ class Hub:
         tls = self._open_tls()
         self.store = await self._open_store()
         self._tasks = [asyncio.create_task(run()) for run in (self._write_and_tell, self._beat, self._sweep)]
-        self._prober = Prober(self)
-        await self._prober.start()
-        self._closing += [self._prober.close, self._dialler.close]
-        runner = web.AppRunner(http_app(self), access_log=None, keepalive_timeout=75, shutdown_timeout=1)
+        self.prober = Prober(self)
+        await self.prober.start()
+        self._closing += [self.prober.close, self._dialler.close]
+        runner = web.AppRunner(
+            http_app(self), access_log=None, keepalive_timeout=75, shutdown_timeout=1, handler_cancellation=True
+        )
         await runner.setup()
         self._closing.append(runner.cleanup)
         self._http = cast(web.Server, runner.server)
@@ -110,6 +110,8 @@ class Hub:
             peering.start()
             self._closing.append(peering.close)
         if settings.mdns:
+            from .beacon import Beacon
+
             beacon = Beacon()
             await beacon.start(Address(settings.host, self.port), tls=tls is not None)
             self._closing.append(beacon.close)
@@ -175,6 +177,8 @@ class Hub:
         return store
 
     async def _listen_dns(self, port: int, tls: ServerTls | None) -> None:
+        from .listeners.dns import DnsListener
+
         settings = self.settings
         dns = DnsListener(
             self.catalog, zone=settings.dns_zone, ttl=settings.dns_ttl, allowed=lambda: self.rights("").may_read
