@@ -269,8 +269,7 @@ class Files:
         except OSError:
             for fd in opened:
                 os.close(fd)
-            for path in (temporary, journal):
-                path.unlink(missing_ok=True)
+            remove(temporary, journal)
             raise
         for fd in (opened[0], self._journal):
             if fd >= 0:
@@ -279,8 +278,7 @@ class Files:
         self._dirty = self._named = False
         self._generation, keep, self._base = n, self._base, n  # the last one is kept, should this one be damaged
         self._sync_names()
-        for name in useless(os.listdir(self.directory), keep):
-            (self.directory / name).unlink(missing_ok=True)
+        remove(*(self.directory / name for name in useless(os.listdir(self.directory), keep)))
 
     def close(self) -> None:
         for fd in (self._journal, self._lock):
@@ -324,6 +322,13 @@ class Files:
     def _sync_names(self) -> None:
         sync_names(self.directory)
         self._named = True
+
+
+def remove(*paths: Path) -> None:
+    """What stays does no harm."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def create(path: Path) -> int:
