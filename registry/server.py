@@ -116,7 +116,7 @@ class Hub:
             await beacon.start(Address(settings.host, self.port), tls=tls is not None)
             self._closing.append(beacon.close)
         spoken = "seaport rows and HTTP" + (", both over TLS" if tls else "")
-        log.info("registry listening on %s:%d (%s); store %s", settings.host, self.port, spoken, self.store)
+        log.info("registry listening on %s:%d (%s)", settings.host, self.port, spoken)
 
     @property
     def port(self) -> int:

@@ -14,8 +14,13 @@ FOLDERS = ("registry", "worker", "client", "proxy")
 
 # Files whose head or place says sans-io: bytes and `now` in, values out.
 HEART = (
-    "registry/instance.py", "registry/catalog.py", "registry/wire.py", "registry/replica.py", "registry/lookup.py",
-    "registry/consul.py", "worker/tensor.py", "worker/wire/multipart.py", "worker/wire/answer.py", "client/pool.py",
+    "registry/advertising.py", "registry/catalog.py", "registry/changes.py", "registry/check.py", "registry/deadlines.py",
+    "registry/dns.py", "registry/health.py", "registry/index.py", "registry/instance.py", "registry/journal.py",
+    "registry/lease.py", "registry/lookup.py", "registry/owners.py", "registry/prometheus.py", "registry/replica.py",
+    "registry/rights.py", "registry/row.py", "registry/watcher.py", "registry/wire.py", "registry/zone.py",
+    "registry/consul/__init__.py", "registry/consul/definitions.py", "registry/consul/durations.py", "registry/consul/entries.py",
+    "registry/consul/registration.py", "registry/stores/consul_rows.py", "registry/stores/etcd_layout.py", "registry/stores/outbox.py",
+    "worker/tensor.py", "worker/wire/multipart.py", "worker/wire/answer.py", "client/pool.py",
     "client/balancers.py", "client/retry.py", "client/addresses.py", "proxy/head.py", "proxy/route.py",
 )  # fmt: skip
 WORLD = {
@@ -63,7 +68,10 @@ def relative_imports(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = path.parents[node.level - 1]
             modules = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {str((folder / module.replace(".", "/")).relative_to(ROOT)) + ".py" for module in modules}
+            for module in modules:
+                place = folder / module.replace(".", "/")
+                file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+                found.add(str(file.relative_to(ROOT)))
     return found
 
 
