@@ -33,9 +33,8 @@ log = logging.getLogger("fairway.registry.stores.consul")
 
 PORT = 8500
 FIRST_RETRY, LAST_RETRY = 0.2, 2.0  # seconds, doubling, with jitter
-MOST_WRITES, MOST_BEATS = 16, 8  # requests under way at once
+MOST_WRITES, MOST_BEATS = 32, 8  # requests under way at once
 NAMES_PER_SECOND, LISTINGS_PER_SECOND = 2.0, 10.0  # at most, however fast they change; the names change with everything
-SETTLED_SECONDS = 2.0  # after this long, Consul's catalog shows what its agent was told
 CLOSE_SECONDS = 3.0
 LOOK_SECONDS = 0.1  # how often it is looked whose beat is due
 
@@ -52,9 +51,7 @@ class _Lane:
 @dataclass
 class _Written:
     put: Put
-    at: float
     beat_at: float
-    seen: bool = False  # in a listing, since
 
 
 class ConsulStore(Store):
@@ -78,6 +75,7 @@ class ConsulStore(Store):
         self._written: dict[str, _Written] = {}
         self._lanes: dict[str, _Lane] = {}
         self._listings: dict[str, dict[str, Entry] | None] = {}  # None: asked for, not there yet
+        self._doubted: set[str] = set()  # ids of ours that a listing lacks, being looked after
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing, self._beating = asyncio.Semaphore(MOST_WRITES), asyncio.Semaphore(MOST_BEATS)
 
@@ -210,31 +208,22 @@ class ConsulStore(Store):
                 f"/v1/agent/check/update/{quote(check_id(instance.id), safe='')}",
                 body={"Status": status_of(instance), "Output": instance.state},
             )
-        now = self._now()
         if instance.id in self._own:
-            self._written[instance.id] = _Written(put, now, now + BEAT_SECONDS * random.uniform(0.5, 1.0))
+            self._written[instance.id] = _Written(put, self._now() + BEAT_SECONDS * random.uniform(0.5, 1.0))
 
     async def _apply_gone(self, gone: Gone) -> None:
         """One that lives by its writer only if that is still us; Consul has no way to do both in one request."""
         id = gone.instance.id
-        path = quote(id, safe="")
-        if not gone.principal:
-            status, _, text = await self._agents.ask("GET", f"/v1/agent/service/{path}", answers=(200, 404))
-            if status == 404 or _meta(text).get(WRITER) != self.uid:
-                self._forget(id)
-                return
-        await self._demand(id, f"/v1/agent/service/deregister/{path}", answers=(200, 404))
-        self._forget(id)
+        if gone.principal or await self._writer_of(id) == self.uid:
+            await self._demand(id, f"/v1/agent/service/deregister/{quote(id, safe='')}", answers=(200, 404))
+        if id not in self._own:
+            self._written.pop(id, None)
 
     async def _apply_mark(self, mark: Mark) -> None:
         query = {"enable": "false"} if mark.enabled else {"enable": "true", "reason": mark.reason}
         path = f"/v1/agent/service/maintenance/{quote(mark.id, safe='')}"
         if await self._demand(mark.id, path, query, answers=(200, 404)) == 404 and not mark.enabled:
             raise StoreRefused(f"{mark.id}: no such instance is registered at the agent {self._agents.host}")
-
-    def _forget(self, id: str) -> None:
-        if id not in self._own:
-            self._written.pop(id, None)
 
     # -- staying -----------------------------------------------------------------------------------------------------
 
@@ -275,7 +264,7 @@ class ConsulStore(Store):
             try:
                 await self._read()
             except* (Away, StoreRefused) as errors:
-                self._agents.complain(f"{_first(errors)}; going on with what is known")
+                self._agents.complain(str(_first(errors)))
             except* Exception:
                 log.exception("%r could not read what Consul says; it starts anew", self)
             delay, self.connected = FIRST_RETRY if self.connected else delay, False
@@ -304,11 +293,11 @@ class ConsulStore(Store):
             if answer.backwards:
                 self._write_all_again()
             before, now = self._listings[name] or {}, entries(answer.body)
-            told = self._settle(name, now, answer.asked_at)
             self._listings[name] = now
+            self._compare(name, now)
             if not self.connected:
                 await self._complete()
-            elif changes := [*told, *self._differences(name, before, now)]:
+            elif changes := list(self._differences(name, before, now)):
                 await self._tell(changes)
 
     def _write_all_again(self) -> None:
@@ -325,32 +314,51 @@ class ConsulStore(Store):
         rows = [entry.put for entry in everything if self._is_copied(entry)]
         marks = [entry.mark for entry in everything if entry.mark]
         changes = self.replica.replace(rows, marks, self._now(), hold=True)
-        self.connected, self._agents.complaint = True, ""
+        self.connected = True
+        self._agents.content()
         log.info("following Consul at %s: %d instances of others", self._agents.host, len(rows))
         await self._tell(changes)
 
-    def _settle(self, name: str, listing: dict[str, Entry], asked_at: float) -> list[Change]:
-        """What a listing says of our own: seen, taken over by somebody, or removed by somebody."""
-        told: list[Change] = []
-        for id, written in list(self._written.items()):
-            if written.put.instance.service != name or id in self._lanes:
-                continue
+    def _compare(self, name: str, listing: dict[str, Entry]) -> None:
+        """A listing may be older than what we wrote. Where it lacks ours, the agent is asked, which knows at once."""
+        for id, written in self._written.items():
             entry = listing.get(id)
-            if entry is not None and entry.writer == self.uid:
-                written.seen = True
+            if written.put.instance.service != name or (entry is not None and entry.writer == self.uid):
                 continue
-            if not written.seen and asked_at < written.at + SETTLED_SECONDS:
-                continue  # the listing is older than what we wrote
-            if entry is not None:
-                log.info("%s was taken over by another writer", id)
-            elif not written.put.principal:
-                continue  # its next beat finds out, and registers it again
-            else:
-                log.info("%s was removed by somebody else", id)
-                told.append(Gone(written.put.instance, written.put.principal))
-            del self._written[id]
-            self._own.pop(id, None)
-        return told
+            # One that lives by us and is not there at all is noticed by its next beat.
+            if (entry is not None or written.put.principal) and id not in self._doubted:
+                self._doubted.add(id)
+                self._spawn(self._look_after(id, written))
+
+    async def _look_after(self, id: str, written: _Written) -> None:
+        """Whether it is still ours; if somebody took it over, or removed it, it is not to be written again."""
+        try:
+            writer = await self._writer_of(id)
+        except (Away, StoreRefused):
+            return  # the next listing, of the next connection, brings it up again
+        finally:
+            self._doubted.discard(id)
+        if writer == self.uid or self._written.get(id) is not written or id in self._lanes:
+            return
+        changes: list[Change] = []
+        if writer is not None:
+            log.info("%s was taken over by another writer", id)
+        elif written.put.principal:
+            log.info("%s was removed by somebody else", id)
+            changes.append(Gone(written.put.instance, written.put.principal))
+        else:
+            return
+        del self._written[id]
+        self._own.pop(id, None)
+        if self.connected and (entry := self._listed(id)) is not None and self._is_copied(entry):
+            changes += self.replica.receive(entry.put)
+        await self._tell(changes)
+
+    async def _writer_of(self, id: str) -> str | None:
+        """None: the agent knows no such service."""
+        path = f"/v1/agent/service/{quote(id, safe='')}"
+        status, _, text = await self._agents.ask("GET", path, answers=(200, 404))
+        return str(_meta(text).get(WRITER, "")) if status == 200 else None
 
     def _differences(self, name: str, before: dict[str, Entry], now: dict[str, Entry]) -> Iterable[Change]:
         for id in before.keys() | now.keys():

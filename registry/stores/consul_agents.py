@@ -27,6 +27,7 @@ log = logging.getLogger("fairway.registry.stores.consul")
 CONNECT_SECONDS, ANSWER_SECONDS = 2.0, 3.0  # an agent answers at once what does not block
 WAIT_SECONDS, MARGIN_SECONDS = 10.0, 2.0  # of a blocking query: an agent that hangs is noticed after little more
 BURST = 2.0
+MOST_COMPLAINTS = 20  # in the log, until all is well
 
 
 class Away(Exception):
@@ -38,7 +39,6 @@ class Answer:
     """`backwards`: it shows another state of the world than the last one did, from before or after some loss."""
 
     body: Any
-    asked_at: float
     backwards: bool
 
 
@@ -46,7 +46,8 @@ class Agents:
     """`open()`, then `ask` and `follow`; all asks go to `host` until it fails, then to the next."""
 
     def __init__(self, hosts: Sequence[Address], token: str, tls: ssl.SSLContext | None) -> None:
-        self.complaint = ""  # the last one in the log
+        self.complaint = ""  # the last one
+        self._complained: set[str] = set()
         self._hosts = hosts
         self._chosen = 0
         self._token = token
@@ -120,13 +121,19 @@ class Agents:
                 body = json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise Away(f"{self.host} answers {path} with what is no JSON: {text!r:.80}") from error
-            yield Answer(body, now, backwards)
+            yield Answer(body, backwards)
 
     def complain(self, reason: str) -> None:
         """Once, not with every attempt."""
-        if reason != self.complaint:
-            self.complaint = reason
+        self.complaint = reason
+        if reason not in self._complained and len(self._complained) < MOST_COMPLAINTS:
+            self._complained.add(reason)
             log.warning("%s", reason)
+
+    def content(self) -> None:
+        """All is well: whatever comes next is worth a line in the log."""
+        self.complaint = ""
+        self._complained.clear()
 
     def _leave(self, chosen: int, reason: str) -> None:
         """The next host's turn, unless another request has seen to that."""

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, get_args
 
 from ..changes import Mark, Put
@@ -29,11 +30,12 @@ NO_REASON = "Maintenance mode is enabled for this service, but no reason was pro
 EXPIRED = "TTL expired"  # how Consul begins the output of a TTL check that nobody passed in time
 # Consul's least is one minute. It would forget a worker that drains for long: its check fails for as long.
 FORGOTTEN_AFTER, FORGOTTEN_AFTER_AT_REST = 60.0, 600.0
+ENDLESS = 10 * 365 * 86_400.0
 
 
-def check_id(instance_id: str) -> str:
-    """Of the check that its writer passes."""
-    return f"service:{instance_id}"
+def check_id(id: str) -> str:
+    """Of the one check of instance `id`: as Consul itself would name it, if that is not too long."""
+    return f"service:{id}" if len(id) <= 120 else f"service:{sha256(id.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def status_of(instance: Instance) -> str:
@@ -99,8 +101,11 @@ def next_index(before: int, told: str | None) -> int:
 
 def _checks(put: Put, ttl_seconds: float) -> tuple[Check, ...]:
     instance = put.instance
-    if put.principal:  # TTLs are passed at the registry that was asked to; Consul would never hear of it
-        return tuple(check for check in instance.checks if check.kind != "ttl")
+    if put.principal:
+        # TTLs are passed at the registry that was asked to; Consul would never hear of it.
+        asked = tuple(check for check in instance.checks if check.kind != "ttl")
+        name = "looked after by those who read it"  # a registry of ours would look after one that has none
+        return asked or (Check(check_id(instance.id), "ttl", ttl_seconds=ENDLESS, name=name, status="passing"),)
     return (
         Check(
             check_id(instance.id),

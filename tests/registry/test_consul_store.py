@@ -155,10 +155,11 @@ async def test_a_durable_row_that_somebody_removed_is_not_ours_any_more(engine: 
 async def test_a_mark_outlives_a_change_of_checks(engine: ConsulEngine) -> None:
     """Consul ends maintenance when checks are replaced."""
     said = Check("said", "http", "http://127.0.0.1:1/", status="passing", interval_seconds=60)
-    async with opened(engine.url) as writer, opened(engine.url) as reader:
+    heard: list[Change] = []
+    async with opened(engine.url, on_change=heard.extend) as writer, opened(engine.url) as reader:
         await writer.write([Put(instance(checks=(said,)), "token:0123456789ab"), Mark("w1", False, "a new disk")])
         await reader.wait_for(lambda: [i.enabled for i in reader.instances()] == [False], PATIENCE)
-        await writer.wait_for(lambda: True, PATIENCE)
+        await writer.wait_for(lambda: Mark("w1", False, "a new disk") in heard, PATIENCE)
         await writer.write([Put(instance(port=9002))])
         await reader.wait_for(lambda: [i.address.port for i in reader.instances()] == [9002], PATIENCE)
         await reader.wait_for(lambda: [i.enabled for i in reader.instances()] == [False], PATIENCE)
