@@ -42,6 +42,7 @@ class Rights:
 
 EVERYTHING = Rights(ANONYMOUS, may_read=True, admin=True, prefixes=("",))
 NOTHING = Rights(ANONYMOUS)
+UNKNOWN = Rights("unknown")  # of a token that is none
 
 
 class Tokens:
@@ -77,7 +78,7 @@ class Tokens:
         """Of who shows `token`; "": of who shows none. How long it takes says nothing about any token."""
         if self._open or not token:
             return self._anonymous
-        shown, found = _digest(token), Rights("unknown")
+        shown, found = _digest(token), UNKNOWN
         for digest, rights in self._known:
             if compare_digest(digest, shown):
                 found = rights  # and on through the rest: an early end would tell the place in the file

@@ -27,11 +27,11 @@ from .listeners.http import http_app
 from .listeners.rows import Doorman, RowsProtocol
 from .peering import Peering
 from .prober import Prober
-from .rights import Rights, Tokens
+from .rights import UNKNOWN, Rights, Tokens
 from .store import TTL_SECONDS, Store, new_id, open_store
 from .stores.embedded import EmbeddedStore
 from .tls import ServerTls
-from .watched import Watched
+from .watched import Watched, watched_tokens
 from .watcher import Tell
 from .wire import Free, Message, Register, encode
 
@@ -151,8 +151,7 @@ class Hub:
     def _open_tls(self) -> ServerTls | None:
         settings = self.settings
         if settings.token_file:
-            path = settings.token_file
-            self._tokens = Watched([path], lambda: Tokens.parse(path.read_text("utf-8")))
+            self._tokens = watched_tokens(settings.token_file, self._revoke)
             self._tokens.start()
             self._closing.append(self._tokens.close)
         if not settings.tls_cert:
@@ -194,6 +193,13 @@ class Hub:
             ) from error
         self.dns = dns
         log.info("answering DNS for %s on %s:%d", settings.dns_zone, settings.host, dns.port)
+
+    def _revoke(self, tokens: Tokens) -> None:
+        """Who showed a token that no longer is one is let go, and what it registered with it."""
+        for peer in list(self.peers.values()):
+            if peer.token and tokens.rights(peer.token) == UNKNOWN:
+                log.warning("%s showed a token that was revoked: it is let go", peer.name)
+                peer.transport.abort()
 
     # -- peers -----------------------------------------------------------------------------------------------------
 
