@@ -1,17 +1,16 @@
 """The peers that hold registrations by their connections: when each was heard, and who is silent. Sans-io.
 
-The deadlines stand in one heap. A beat touches no heap: a deadline that comes up too early is put back, so that ten
-thousand peers cost two heap moves each in a time to live, however often they speak.
+A beat moves no deadline: one that comes up too early is put off then, so that ten thousand peers cost two moves each in a
+time to live, however often they speak.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
 
+from .deadlines import Deadlines
 from .lease import HOLD_SECONDS, Silence, is_mass, late_at, lost_at
 
 SEAPORT_TIMEOUT = 45.0  # seconds; seaport's peers send a heartbeat every 15 s and give up after three
@@ -28,7 +27,6 @@ class Peer:
     fairway: bool = False  # it speaks more than seaport
     ttl: float = SEAPORT_TIMEOUT
     late: bool = False
-    due: float = 0.0  # when to look at it again
     owned: dict[str, str] = field(default_factory=dict)  # id -> service
     claimed: set[str] = field(default_factory=set)  # ids it named that are somebody else's, or wait to be dialled
 
@@ -39,8 +37,7 @@ class Owners:
     def __init__(self, population: Callable[[str], int]) -> None:
         self._population = population
         self._peers: dict[str, Peer] = {}
-        self._heap: list[tuple[float, int, Peer]] = []
-        self._order = count()
+        self._deadlines: Deadlines[str] = Deadlines()
         self._late: dict[str, Counter[str]] = {}  # service -> late peers, and how many rows of each
         self._lost: dict[str, deque[tuple[float, int]]] = {}  # service -> when how many were given up lately
         self._mass: set[str] = set()  # services of which too many are silent at once
@@ -56,11 +53,12 @@ class Owners:
 
     def add(self, peer: Peer) -> None:
         self._peers[peer.name] = peer
-        self._push(late_at(peer.heard, peer.ttl), peer)
+        self._deadlines.put(peer.name, late_at(peer.heard, peer.ttl))
 
     def remove(self, name: str) -> Peer | None:
         """It keeps what it `owned`, for whoever clears up."""
         peer = self._peers.pop(name, None)
+        self._deadlines.drop(name)
         if peer is not None and peer.late:
             self._recover(peer)
         return peer
@@ -82,7 +80,7 @@ class Owners:
         """How long a silence it asks to be allowed; what is no such number changes nothing."""
         if isinstance(ttl, int | float) and not isinstance(ttl, bool) and 1 <= ttl <= 3600 and ttl != peer.ttl:
             peer.ttl = float(ttl)
-            self._push(late_at(peer.heard, peer.ttl), peer)
+            self._deadlines.put(peer.name, late_at(peer.heard, peer.ttl))
 
     def beat(self, name: str, now: float) -> set[str] | None:
         """Heard of. If it was late: the services in which the look of those still silent may have changed."""
@@ -91,7 +89,7 @@ class Owners:
         if not peer.late:
             return None
         self._recover(peer)
-        self._push(late_at(now, peer.ttl), peer)
+        self._deadlines.put(name, late_at(now, peer.ttl))
         return self._judge(set(peer.owned.values()), now)
 
     def silence(self, owner: str, service: str) -> Silence:
@@ -107,18 +105,16 @@ class Owners:
         """-> peers that just fell silent; services in which that looks different now; peers to be given up."""
         fallen: list[str] = []
         overdue: list[Peer] = []
-        while self._heap and self._heap[0][0] <= now:
-            due, _, peer = heapq.heappop(self._heap)
-            if self._peers.get(peer.name) is not peer or peer.due != due:
-                continue
+        while (name := self._deadlines.take(now)) is not None:
+            peer = self._peers[name]
             if now < late_at(peer.heard, peer.ttl):
-                self._push(late_at(peer.heard, peer.ttl), peer)
+                self._deadlines.put(name, late_at(peer.heard, peer.ttl))
                 continue
             if not peer.late:
                 self._fall(peer)
                 fallen.append(peer.name)
             if now < lost_at(peer.heard, peer.ttl):
-                self._push(lost_at(peer.heard, peer.ttl), peer)
+                self._deadlines.put(name, lost_at(peer.heard, peer.ttl))
             else:
                 overdue.append(peer)
         looked_at = {service for name in fallen for service in self._peers[name].owned.values()}
@@ -131,13 +127,13 @@ class Owners:
         return fallen, changed, [peer.name for peer in lost]
 
     def next_deadline(self) -> float | None:
-        return self._heap[0][0] if self._heap else None
+        return self._deadlines.next()
 
     def _held(self, peer: Peer, now: float) -> bool:
         end = lost_at(peer.heard, peer.ttl) + HOLD_SECONDS
         if now >= end or self._mass.isdisjoint(peer.owned.values()):
             return False
-        self._push(min(now + RECHECK_SECONDS, end), peer)
+        self._deadlines.put(peer.name, min(now + RECHECK_SECONDS, end))
         return True
 
     def _fall(self, peer: Peer) -> None:
@@ -169,11 +165,6 @@ class Owners:
             else:
                 self._mass.discard(service)
         return before ^ (self._mass & services)
-
-    def _push(self, due: float, peer: Peer) -> None:
-        """Its one deadline; an older entry of the heap no longer counts."""
-        peer.due = due
-        heapq.heappush(self._heap, (due, next(self._order), peer))
 
     def __repr__(self) -> str:
         late = sum(peer.late for peer in self._peers.values())
