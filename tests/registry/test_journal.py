@@ -348,6 +348,12 @@ def test_nothing_new_is_nothing_to_write() -> None:
     for change in (row("A"), gone("B"), Mark("A", True)):
         state.absorb(record(change))
     assert not state.owes
+    for _ in range(2):
+        state.absorb(record(gone("A")))
+        assert state.owed() == record(gone("A")).line
+    state.settle()
+    state.absorb(record(gone("A")))
+    assert not state.owes
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
