@@ -64,7 +64,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 async def test_a_restart_finds_what_was_written(tmp_path: Path) -> None:
-    said = [row("A", tags=("x",)), row("B", 2, "alice"), row("C", 3), Mark("B", False, "it smells")]
+    said: list[Change] = [row("A", tags=("x",)), row("B", 2, "alice"), row("C", 3), Mark("B", False, "it smells")]
     async with opened(tmp_path / "deep" / "state") as store:
         assert (store.loaded, store.synced, store.connected) == ([], True, True)
         await store.write(said)
