@@ -75,6 +75,7 @@ class ConsulStore(Store):
         self._written: dict[str, _Written] = {}
         self._lanes: dict[str, _Lane] = {}
         self._listings: dict[str, dict[str, Entry] | None] = {}  # None: asked for, not there yet
+        self._yielded: set[str] = set()  # ids of ours that another writer took over: written again when it is gone
         self._doubted: set[str] = set()  # ids of ours that a listing lacks, being looked after
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing, self._beating = asyncio.Semaphore(MOST_WRITES), asyncio.Semaphore(MOST_BEATS)
@@ -106,27 +107,21 @@ class ConsulStore(Store):
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self, changes: Sequence[Change]) -> None:
-        refused: list[str] = []
-        fit: list[Change] = []
+        """None of them, if a document of theirs does not fit. Changes of different ids are written side by side."""
         for change in changes:
-            try:
-                if isinstance(change, Put):
-                    registration(change, self.uid, TTL_SECONDS)
-                fit.append(change)
-            except StoreRefused as error:
-                refused.append(str(error))
-        self._remember(fit)
-        waiters = [self._enqueue(change) for change in fit]
-        late: set[asyncio.Future[str]] = set()
-        if waiters:
-            done, late = await asyncio.wait(waiters, timeout=WRITE_SECONDS)
-            refused += sorted({reason for waiter in done if (reason := waiter.result())})
+            if isinstance(change, Put):
+                registration(change, self.uid, TTL_SECONDS)  # may raise StoreRefused
+        self._remember(changes)
+        waiters = [self._enqueue(change) for change in changes]
+        if not waiters:
+            return
+        done, late = await asyncio.wait(waiters, timeout=WRITE_SECONDS)
         if late:
             raise StoreUnavailable(
                 f"Consul at {self._agents.host} has not taken {len(late)} of {len(changes)} changes in "
                 f"{WRITE_SECONDS:g} s: {self._agents.complaint or 'too slow'}; they are written when it is back"
             )
-        if refused:
+        if refused := sorted({reason for waiter in done if (reason := waiter.result())}):
             raise StoreRefused("; ".join(refused))
 
     def _enqueue(self, change: Change) -> asyncio.Future[str]:
@@ -140,6 +135,7 @@ class ConsulStore(Store):
             lane.mark = change
         else:
             lane.row = change
+            self._yielded.discard(id)
             if isinstance(change, Gone):
                 lane.mark = None  # it goes with its row
             elif known := self.replica.get(id):
@@ -303,7 +299,7 @@ class ConsulStore(Store):
     def _write_all_again(self) -> None:
         """The index went backwards: another state of the world, in which what we wrote last may be missing."""
         for id, put in self._own.items():
-            if id not in self._lanes:
+            if id not in self._lanes and id not in self._yielded:
                 self._enqueue(put)
 
     async def _complete(self) -> None:
@@ -321,6 +317,10 @@ class ConsulStore(Store):
 
     def _compare(self, name: str, listing: dict[str, Entry]) -> None:
         """A listing may be older than what we wrote. Where it lacks ours, the agent is asked, which knows at once."""
+        for id in [id for id in self._yielded if self._own[id].instance.service == name]:
+            if (entry := self._listed(id)) is None or not entry.alive:
+                log.info("%s is not held by anybody else any more", id)
+                self._enqueue(self._own[id])
         for id, written in self._written.items():
             entry = listing.get(id)
             if written.put.instance.service != name or (entry is not None and entry.writer == self.uid):
@@ -341,15 +341,16 @@ class ConsulStore(Store):
         if writer == self.uid or self._written.get(id) is not written or id in self._lanes:
             return
         changes: list[Change] = []
-        if writer is not None:
-            log.info("%s was taken over by another writer", id)
+        if writer is not None and not written.put.principal:
+            log.info("%s was taken over by another writer: ours is kept for the time after", id)
+            self._yielded.add(id)
         elif written.put.principal:
-            log.info("%s was removed by somebody else", id)
-            changes.append(Gone(written.put.instance, written.put.principal))
+            log.info("%s was removed, or written, by somebody else", id)
+            del self._own[id]
+            changes += [Gone(written.put.instance, written.put.principal)] if writer is None else []
         else:
             return
         del self._written[id]
-        self._own.pop(id, None)
         if self.connected and (entry := self._listed(id)) is not None and self._is_copied(entry):
             changes += self.replica.receive(entry.put)
         await self._tell(changes)
@@ -375,7 +376,8 @@ class ConsulStore(Store):
 
     def _is_copied(self, entry: Entry) -> bool:
         """The copy holds what lives, and is not ours: nor what is ours in a moment."""
-        return entry.alive and entry.writer != self.uid and entry.put.instance.id not in self._own
+        id = entry.put.instance.id
+        return entry.alive and entry.writer != self.uid and (id not in self._own or id in self._yielded)
 
     def _listed(self, id: str) -> Entry | None:
         return next((listing[id] for listing in self._listings.values() if listing and id in listing), None)
