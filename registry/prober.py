@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
@@ -191,7 +192,8 @@ class Prober:
         except TimeoutError:
             return Result("critical", f"dial tcp {address}: no answer within {seconds:g} s")
         except OSError as error:
-            return Result("critical", f"dial tcp {address}: {error.strerror or error}")
+            reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio has words of its own for it
+            return Result("critical", f"dial tcp {address}: {reason.lower()}")
         finally:
             plug.close()
         return Result("passing", f"TCP connect {address}: Success")
