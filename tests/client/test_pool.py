@@ -179,3 +179,14 @@ def test_repr_is_a_dashboard_line() -> None:
     assert repr(pool) == "<Pool [4 workers, 1 ejected | 1 in flight]>"
     assert repr(first) == "<Upstream 127.0.0.1:9000 [0 in flight, ejected 1 times]>"
     assert repr(second) == "<Upstream 127.0.0.1:9001 [1 in flight]>"
+
+
+def test_suspects_come_last_and_what_an_operator_disabled_never() -> None:
+    pool = Pool()
+    sure, suspect, disabled = instance(0), replace(instance(1), suspect=True), replace(instance(2), enabled=False)
+    pool.update([suspect, disabled, sure])
+    assert ids(pool, now=0) == ["w0"]
+    pool.update([suspect, disabled])
+    assert ids(pool, now=0) == ["w1"], "one in doubt is better than none"
+    pool.update([disabled])
+    assert ids(pool, now=0) == []
