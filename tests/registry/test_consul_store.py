@@ -152,7 +152,20 @@ async def test_a_durable_row_that_somebody_removed_is_not_ours_any_more(engine: 
         await other.wait_for(lambda: list(states(other)) == ["w1"], PATIENCE)
         await other.write([Gone(row.instance, row.principal)])
         await writer.wait_for(lambda: Gone(row.instance, row.principal) in heard, PATIENCE)
+        assert "0 own" in repr(writer)  # nothing that would ever be written again
     assert await behind(engine, "GET", "/v1/agent/services") == {}
+
+
+async def test_a_durable_row_without_checks_is_what_its_writer_says(engine: ConsulEngine) -> None:
+    """A registry asked by people would dial it, and deregister it; here those who read it look after it."""
+    row = Put(instance(port=free_port()), "token:0123456789ab")
+    heard: list[Change] = []
+    async with opened(engine.url) as writer, opened(engine.url, on_change=heard.extend) as reader:
+        await writer.write([row])
+        await reader.wait_for(lambda: bool(heard), PATIENCE)
+        [entry] = await behind(engine, "GET", "/v1/health/service/classify")
+        assert [(check["Type"], check["Status"]) for check in entry["Checks"]] == [("ttl", "passing")]
+    assert heard == [row]
 
 
 async def test_a_mark_outlives_a_change_of_checks(engine: ConsulEngine) -> None:
