@@ -24,6 +24,7 @@ class Engine(ABC):
     restarts = True  # whether `kill` and `restart` mean anything
     durable = True  # whether it takes rows with a principal
     marks = True  # whether it keeps an operator's marks
+    lists = True  # whether a store that is synced knows all there is; else only what it has heard so far
     takeover = True  # whether another store may simply write an id that is somebody else's
     settle_seconds = 10.0  # a change is seen by everybody within this time: a generous upper bound
     ttl_seconds = 15.0  # an owner that fell silent is gone within this time: TTL_SECONDS, and what the engine adds
