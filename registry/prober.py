@@ -21,7 +21,7 @@ from .changes import Gone, Put
 from .check import Check, Status
 from .consul.definitions import destination, path_of
 from .errors import InvalidInstance, RegistryError
-from .health import Ask, Event, Expired, Health, Result
+from .health import Ask, Event, Expired, Health, Result, Turned
 from .instance import Address, Instance, is_loopback
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Prober:
         self.health = Health(shared=not _alone(hub.settings.store))
         self._woken = asyncio.Event()
         self._asking: set[asyncio.Task[None]] = set()
+        self._turned: list[Event] = []  # of which the catalog thinks otherwise
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -97,6 +98,8 @@ class Prober:
             match event:
                 case Put(instance, principal) if principal:
                     self.health.track(instance, self._hub.now(), spread)
+                    if instance.checks and instance.state != self.health.state(instance.id):
+                        self._turned.append(Turned(instance.id))
                 case Put(instance) | Gone(instance):
                     self.health.forget(instance.id)
         self._woken.set()
@@ -127,7 +130,7 @@ class Prober:
         while True:
             self._woken.clear()
             room = AT_ONCE - len(self._asking)
-            turned: list[Event] = []
+            turned, self._turned = self._turned, []
             for event in self.health.due(self._hub.now(), room):
                 if isinstance(event, Ask):
                     task = asyncio.create_task(self._ask(event))

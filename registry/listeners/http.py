@@ -22,7 +22,7 @@ from .. import prometheus
 from ..errors import RegistryError
 from ..rights import Rights
 from .lookups import Lookups
-from .registrations import MAX_BODY, Registrations
+from .registrations import MAX_BODY, RIGHTS, Registrations
 
 if TYPE_CHECKING:
     from ..server import Hub
@@ -77,7 +77,7 @@ class HttpFace:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._hub.counters["http_requests"] += 1
-        rights = request["rights"] = self._hub.rights(token_of(request))
+        rights = request[RIGHTS] = self._hub.rights(token_of(request))
         try:
             if request.method in ("GET", "HEAD") and request.path not in OPEN and not rights.may_read:
                 return _may_not_read(rights)
@@ -113,7 +113,7 @@ def _may_not_read(rights: Rights) -> web.Response:
 
 
 def _unsupported(request: web.Request, error: web.HTTPException) -> web.Response:
-    allow = {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else None
+    allow = {"Allow": error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else None
     return _error(error.status, f"{request.method} {request.path}: {error.reason}; {SUPPORTED}", allow)
 
 

@@ -339,8 +339,13 @@ class Lookups:
         await response.prepare(request)
         view = memoryview(body)
         for start in range(0, len(body), AT_ONCE):
-            async with asyncio.timeout(STALL_SECONDS):
-                await response.write(view[start : start + AT_ONCE])
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await response.write(view[start : start + AT_ONCE])
+            except TimeoutError:
+                if request.transport:
+                    request.transport.abort()
+                raise ConnectionResetError("the reader does not read") from None
         await response.write_eof()
         return response
 

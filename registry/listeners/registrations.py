@@ -21,7 +21,7 @@ from ..errors import InvalidInstance
 from ..instance import Instance
 from ..prober import MOST_OUTPUT
 from ..rights import Rights
-from ..row import too_large
+from ..row import first_word, too_large
 
 if TYPE_CHECKING:
     from ..server import Hub
@@ -30,6 +30,7 @@ MAX_BODY = 64 * 1024  # bytes; a row has at most 8 KiB
 BODY_SECONDS = 10.0
 MAX_REGISTERED = 50_000  # instances over HTTP
 STATUS_OF: dict[str, Status] = {"pass": "passing", "warn": "warning", "fail": "critical"}
+RIGHTS = web.RequestKey("rights", Rights)
 YES_NO = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
     **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
@@ -97,9 +98,11 @@ class Registrations:
                 raise web.HTTPBadRequest(text=reason)
         if reason := too_large(instance):
             raise web.HTTPRequestEntityTooLarge(0, 0, text=reason)
-        return await self._commit(
-            self._hub.catalog.register(rights.principal, instance, host, self._hub.now(), rights.admin)
-        )
+        events = self._hub.catalog.register(rights.principal, instance, host, self._hub.now(), rights.admin)
+        if not any(isinstance(event, Refused) for event in events):
+            # What is known of its checks is in the registration now: nobody is to see it ill for a moment, or well.
+            events += self._hub.catalog.judge(instance.id, first_word(instance))
+        return await self._commit(events)
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
@@ -154,8 +157,7 @@ class Registrations:
     def _rights(self, request: web.Request) -> Rights:
         if "Origin" in request.headers:  # a page that somebody looks at, and that was told our address
             raise web.HTTPForbidden(text="Permission denied: web pages may not change the registry")
-        rights: Rights = request["rights"]
-        return rights
+        return request[RIGHTS]
 
     def _own(self, rights: Rights, id: str, or_admin: bool = False) -> Instance:
         """The instance, if it is theirs to change. `or_admin`: an admin may, even if it lives by a connection."""

@@ -535,6 +535,13 @@ def test_a_clients_view_of_others_entries() -> None:
     entry["Checks"].append({"CheckID": "serfHealth", "Status": "critical"})
     found = read_entry(entry)
     assert (found.address, found.state) == (Address("10.0.0.7", 9001), "critical")
-    for broken in (None, [], {}, {"Node": {}, "Service": {}}, {"Node": 1, "Service": {"Service": 1}, "Checks": []}):
+    wrong: list[object] = [
+        None,
+        [],
+        {},
+        {"Node": {}, "Service": {}},
+        {"Node": 1, "Service": {"Service": 1}, "Checks": []},
+    ]
+    for broken in wrong:
         with pytest.raises(InvalidInstance):
             read_entry(broken)

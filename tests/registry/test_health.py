@@ -129,7 +129,7 @@ def test_thresholds() -> None:
     health, now, seen = tracked(check), 0.0, []
     for status in ("passing", "passing", "critical", "critical", "warning", "critical", "critical", "critical"):
         health.due(now, room=1)
-        health.report("w1", check, Result(status), now)  # type: ignore[arg-type]
+        health.report("w1", check, Result(status), now)
         seen.append(health.results("w1")["tcp"].status)
         now += 5.0
     assert seen == ["critical", "passing", "passing", "passing", "warning", "warning", "warning", "critical"]
