@@ -83,7 +83,7 @@ class DnsListener:
             end.transport.close()
         for stream in list(self.streams):
             stream.end()
-        await asyncio.gather(*(end.closed for end in (*self._sockets, *self.ending)))
+        await asyncio.gather(*(end.closed for end in self._sockets), *(stream.closed for stream in self.ending))
         self._servers.clear()
         self._sockets.clear()
         self.zone.hosts.clear()
@@ -95,7 +95,7 @@ class DnsListener:
         for bound in server.sockets:
             where = bound.getsockname()[:2]
             transport, datagrams = await loop.create_datagram_endpoint(lambda: _Datagrams(self), where)
-            self._sockets.append(cast(_Datagrams, datagrams))
+            self._sockets.append(datagrams)
             waiting = cast(socket.socket, transport.get_extra_info("socket"))
             waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             if where[0] not in ("0.0.0.0", "::"):
