@@ -96,12 +96,12 @@ class Registrations:
                 raise web.HTTPBadRequest(text=f"the check {check.id!r} belongs to the service {holder[0]!r}")
             if reason := self._hub.prober.objection(instance, check):
                 raise web.HTTPBadRequest(text=reason)
-        if reason := too_large(instance):
-            raise web.HTTPRequestEntityTooLarge(0, 0, text=reason)
         events = self._hub.catalog.register(rights.principal, instance, host, self._hub.now(), rights.admin)
         if not any(isinstance(event, Refused) for event in events):
             # What is known of its checks is in the registration now: nobody is to see it ill for a moment, or well.
             events += self._hub.catalog.judge(instance.id, first_word(instance))
+        elif reason := too_large(instance):
+            raise web.HTTPRequestEntityTooLarge(0, 0, text=reason)
         return await self._commit(events)
 
     # -- checks ----------------------------------------------------------------------------------------------------
@@ -204,8 +204,9 @@ async def _body(request: web.Request) -> object:
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body was not there within {BODY_SECONDS:g} s") from None
     try:
-        said = json.loads(body, parse_constant=_no_number)
-        json.dumps(said, ensure_ascii=False).encode()
+        said = json.loads(body.decode(), parse_constant=_no_number)
+        if b"\\u" in body:  # half a surrogate pair can be escaped, and written nowhere
+            json.dumps(said, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # UnicodeError is one
         raise InvalidInstance(f"the body is not JSON: {error!s:.120}") from error
     return cast(object, said)
