@@ -296,10 +296,16 @@ async def test_who_does_not_read_is_not_answered_for_ever(monkeypatch: pytest.Mo
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.setblocking(False)
             await loop.sock_connect(sock, ("127.0.0.1", listener.port))
-            await loop.sock_sendall(sock, framed(*[question("crowd.service.fairway", "SRV")] * 1000))
-            await (await stream_of(listener)).closed
+            sending = asyncio.create_task(
+                loop.sock_sendall(sock, framed(question("crowd.service.fairway", "SRV")) * 60_000)
+            )
+            stream = await stream_of(listener)
+            await stream.closed
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
             answered = listener.counters["NOERROR"]
             assert 1 < answered < 500, "1,000 answers of 64 KiB are 64 MB"
+            assert len(stream._rest) < 1_000_000, "of 2.5 MB of questions"
         assert not listener.streams
 
 
