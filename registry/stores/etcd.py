@@ -20,7 +20,6 @@ from .etcd_layout import (
     Layout,
     Operation,
     Row,
-    always,
     delete,
     document,
     if_absent,
@@ -85,7 +84,8 @@ class EtcdStore(Store):
             async with asyncio.timeout(WRITE_SECONDS):
                 await done
         except TimeoutError as error:
-            raise StoreUnavailable(f"etcd did not take it in {WRITE_SECONDS:g} s; trying on") from error
+            why = "no answer" if self.connected else self.watch.trouble
+            raise StoreUnavailable(f"etcd did not take it in {WRITE_SECONDS:g} s ({why}); trying on") from error
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -170,8 +170,8 @@ class EtcdStore(Store):
         try:
             if any(isinstance(entry.change, Put) and not entry.change.principal for entry in entries):
                 lease = await self._lease.hold()
-            operations = [self._operation(entry, lease) for entry in entries]
-            answer = await self._gateway.call("kv/txn", {"success": operations})
+            operations = [self._operations(entry, lease) for entry in entries]
+            answer = await self._gateway.call("kv/txn", {"success": [one for ones in operations for one in ones]})
         except EtcdError as error:
             if error.lease_gone:
                 self._lease.lost(lease)
@@ -183,28 +183,29 @@ class EtcdStore(Store):
             return
         revision = int(answer["header"]["revision"])
         changes: list[Change] = []
-        for entry, response in zip(entries, answer["responses"], strict=True):
-            changes += self._acknowledged(entry, outcome(response), revision)
+        answers = iter(answer["responses"])
+        for entry, ones in zip(entries, operations, strict=True):
+            changes += self._acknowledged(entry, outcome([next(answers) for _ in ones]), revision)
             entry.settle()
         if changes:
             await self._tell(changes)
 
-    def _operation(self, entry: Entry, lease: str) -> Operation:
+    def _operations(self, entry: Entry, lease: str) -> list[Operation]:
         match entry.change:
             case Put(instance, principal):
                 key, before = self._layout.row(instance), self._where.get(instance.id)
                 write = put(key, entry.value, "" if principal else lease)
                 if entry.again:
-                    return if_absent(key, write)
-                return always(write, *([delete(before)] if before and before != key else []))
+                    return [if_absent(key, write)]
+                return [write, delete(before)] if before and before != key else [write]
             case Gone(instance, principal):
                 key, mark = self._layout.row(instance), self._layout.mark(instance.id)
                 if principal:
-                    return always(delete(key), *map(delete, self._touched(entry) - {key}))
-                return if_ours(key, lease, self._written.get(instance.id, 0), delete(key), delete(mark))
+                    return [delete(key), *map(delete, self._touched(entry) - {key})]
+                return [if_ours(key, lease, self._written.get(instance.id, 0), delete(key), delete(mark))]
             case Mark(id, enabled):
                 mark = self._layout.mark(id)
-                return always(delete(mark) if enabled else put(mark, entry.value))
+                return [delete(mark) if enabled else put(mark, entry.value)]
 
     def _touched(self, entry: Entry) -> set[str]:
         if isinstance(entry.change, Mark):

@@ -3,8 +3,8 @@
     /PREFIX/v1/SERVICE/ID    {"writer": uid, "principal": "…", …Instance.as_meta()}     SERVICE and ID percent-encoded
     /PREFIX/marks/ID         {"writer": uid, "reason": "…"}: an operator disabled it; no such key: enabled
 
-Law: nothing here is written unless it may be. Each change is a transaction of its own within the batch's, so that one
-whose condition does not hold keeps no other from being written.
+Law: a condition is a transaction of its own within the batch's, so that one that does not hold keeps nothing else from
+being written. What has no condition is not nested: etcd 3.4 does not ask whether a user may write what is.
 
 Format: etcd's rpc.proto as JSON (etcd.io, API reference and "gRPC gateway"): keys and values in base64, 64-bit numbers as
 texts, defaults left out.
@@ -108,10 +108,6 @@ def delete(key: str) -> Operation:
     return {"request_delete_range": {"key": _encoded(key)}}
 
 
-def always(*operations: Operation) -> Operation:
-    return {"request_txn": {"success": list(operations)}}
-
-
 def if_absent(key: str, *operations: Operation) -> Operation:
     """Else its answer holds what lies at `key`."""
     compare = {"key": _encoded(key), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
@@ -131,14 +127,14 @@ def if_ours(key: str, lease: str, revision: int, *operations: Operation) -> Oper
     return nested[0]
 
 
-def outcome(response: Operation) -> list[Operation] | None:
-    """From the answer to one of the above: what its operations answer, or None if they were not done."""
-    while (inner := response.get("response_txn")) is not None:
-        answers: list[Operation] = inner.get("responses", [])
-        if inner.get("succeeded"):
-            return answers
-        response = answers[0] if answers else {}
-    return None
+def outcome(answers: list[Operation]) -> list[Operation] | None:
+    """What the operations of one change answer, within their condition if they had one; None: it did not hold."""
+    met = True
+    while answers and (inner := answers[0].get("response_txn")) is not None:
+        answers, met = inner.get("responses", []), bool(inner.get("succeeded"))
+        if met:
+            break
+    return answers if met else None
 
 
 def _encoded(key: str) -> str:

@@ -65,6 +65,7 @@ class Watch:
         self._gateway, self._range, self._reader, self._writing = gateway, range, reader, writing
         self.at = gateway.endpoints[0]  # the member that we follow, or tried last
         self.up = False
+        self.trouble = "not connected yet"  # why it is not up, or was not when last it was so
         self.revision = 0  # the reader knows everything up to it
         self.keys: set[str] = set()  # all that there are, strangers' too
         self._cluster = ""
@@ -83,22 +84,21 @@ class Watch:
             try:
                 await self._converse(self.at)
             except StoreUnavailable as error:
-                reason = str(error)
+                self.trouble = str(error)
             except EtcdError as error:
-                reason = str(error)
-                self._listed = False
+                self.trouble, self._listed = str(error), False
                 if not error.compacted:
-                    await self._reader.refused(reason)
+                    await self._reader.refused(self.trouble)
             except Exception as error:  # neither a bug nor an etcd that answers strangely is to end it
                 log.exception("etcd at %s says what we do not understand", self.at)
-                reason = repr(error)
+                self.trouble = repr(error)
             if self.up:
-                log.warning("lost etcd at %s (%s); going on with what is known", self.at, reason)
+                log.warning("lost etcd at %s (%s); going on with what is known", self.at, self.trouble)
                 delay, said, tried = FIRST_RETRY, True, 1
                 self.up = False
                 await self._reader.turned(False)
             elif not said:
-                log.warning("no etcd at %s yet (%s): trying on", self.at, reason)
+                log.warning("no etcd at %s yet (%s): trying on", self.at, self.trouble)
                 said = True
             if tried >= len(endpoints):  # all were
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
@@ -110,7 +110,7 @@ class Watch:
         if fresh:
             async with self._writing:
                 await self._list(at)
-        tasks = [asyncio.create_task(self._follow(at, fresh)), asyncio.create_task(self._look_after(at))]
+        tasks = [asyncio.create_task(self._follow(at, fresh)), asyncio.create_task(self._look_after(at, fresh))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -174,10 +174,11 @@ class Watch:
         self.revision = max(self.revision, found[-1].revision)
         await self._reader.heard(found)
 
-    async def _look_after(self, at: Address) -> None:
+    async def _look_after(self, at: Address, fresh: bool) -> None:
         """Raises StoreUnavailable when the member does not answer, or the watch misses what is there."""
         loop = asyncio.get_running_loop()
-        probe_at, suspected = loop.time() + PROBE_SECONDS, -1
+        # What was deleted in the very revision up to which etcd compacts is told to nobody who goes on from there.
+        probe_at, suspected = loop.time() + (PROBE_SECONDS if fresh else SUSPICION_SECONDS), -1
         while True:
             await asyncio.sleep(TICK_SECONDS)
             await self._reader.tick(loop.time())

@@ -68,12 +68,12 @@ class Outbox:
         self._entries[entry.name] = entry
 
     def take(self, most: int, touched: Callable[[Entry], Iterable[str]]) -> list[Entry]:
-        """The first `most`, or fewer: no two of them touch the same key."""
+        """The first, as far as they touch no key twice, and no more than `most` together."""
         taken: list[Entry] = []
         keys: set[str] = set()
         for entry in self._entries.values():
             mine = set(touched(entry))
-            if len(taken) == most or mine & keys:
+            if taken and (len(keys) + len(mine) > most or mine & keys):
                 break
             taken.append(entry)
             keys |= mine

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
 import urllib.request
@@ -25,20 +25,21 @@ READY_SECONDS = 60.0
 class Member:
     """One etcd process, and where it is."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
+        self.name, self.folder, self.tls = name, folder, tls
         self.port, self.peer_port = free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def peer_url(self) -> str:
         return f"http://127.0.0.1:{self.peer_port}"
 
-    def start(self, members: Sequence[Member], *more: str) -> None:
+    def start(self, members: Sequence[Member]) -> None:
+        tls = ("--cert-file", str(self.tls[0]), "--key-file", str(self.tls[1])) if self.tls else ()
         with open(self.folder / f"{self.name}.log", "ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -46,7 +47,7 @@ class Member:
                     *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
                     *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
                     *("--initial-cluster", ",".join(f"{member.name}={member.peer_url}" for member in members)),
-                    *more,
+                    *tls,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -74,12 +75,12 @@ class Member:
                 await asyncio.sleep(0.05)
 
     def _healthy(self) -> bool:
-        with (
-            contextlib.suppress(OSError, ValueError),
-            urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer,
-        ):
-            return bool(json.load(answer)["health"] == "true")
-        return False
+        context = ssl._create_unverified_context() if self.tls else None
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2, context=context) as answer:
+                return bool(json.load(answer)["health"] == "true")
+        except (OSError, ValueError):
+            return False
 
     def call(self, path: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
         """A question past our own client. Raises urllib's HTTPError."""
@@ -94,9 +95,9 @@ class Member:
 class Cluster:
     """`size` members on free ports, their data in a folder that is removed at the end."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, tls: tuple[Path, Path] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fairway-etcd-"))
-        self.members = [Member(f"m{number}", self.folder) for number in range(size)]
+        self.members = [Member(f"m{number}", self.folder, tls) for number in range(size)]
 
     @property
     def hosts(self) -> str:
@@ -115,8 +116,9 @@ class Cluster:
 
 
 @asynccontextmanager
-async def running_cluster(size: int = 1) -> AsyncIterator[Cluster]:
-    cluster = Cluster(size)
+async def running_cluster(size: int = 1, tls: tuple[Path, Path] | None = None) -> AsyncIterator[Cluster]:
+    """`tls`: certificate and key that the members show their clients."""
+    cluster = Cluster(size, tls)
     try:
         await cluster.start()
         yield cluster
