@@ -65,12 +65,12 @@ class Course:
     """How one check goes."""
 
     stay: Stay
-    check: Check
+    check: Check  # as its document has it; its status is what other registries know
     result: Result
     since: float  # when it became what it is
     heard: bool = False  # something came of it since we know it
-    vouched: bool = False  # its owner said so to us
-    fresh: bool = False  # lately enough
+    word: Status | None = None  # what its owner said to us, or its silence; None: what it says elsewhere counts
+    fresh: bool = False  # it said so lately enough
     asking: bool = False  # right now
     successes: int = 0
     failures: int = 0
@@ -149,7 +149,7 @@ class Health:
         """Statuses that other registries are to know from us: of ttl checks whose owner talks, or talked, to us."""
         stay = self._stays.get(id)
         found = stay.courses.values() if stay and self._shared else ()
-        return {course.check.id: course.check.status for course in found if course.vouched}
+        return {course.check.id: course.word for course in found if course.word is not None}
 
     def next_deadline(self, room: int = 1) -> float | None:
         """When `due` has something to say, if there is `room` for questions."""
@@ -232,7 +232,9 @@ class Health:
         else:
             course.successes, course.failures = course.successes + 1, 0
             if check.kind == "ttl":
-                result = Result(course.check.status, f"its owner talks to another registry; {result.output}")
+                result = Result(
+                    course.word or course.check.status, f"its owner talks to another registry; {result.output}"
+                )
             elif course.result.status == "critical" and course.successes < check.successes_before_passing:
                 return []
         return self._say(course, result, now)
@@ -243,10 +245,12 @@ class Health:
         if found is None or found[1].kind != "ttl":
             return []
         course = self._stays[found[0]].courses[check_id]
-        course.vouched = course.fresh = True
-        course.check = replace(course.check, status=result.status)
+        course.word, course.fresh = result.status, True
         self._later(course, now + course.check.ttl_seconds)
-        return self._say(course, result, now)
+        events = self._say(course, result, now)
+        if not events and self._shared and course.word != course.check.status:
+            return [Turned(found[0])]  # another one took its silence there for silence
+        return events
 
     # -- one check -------------------------------------------------------------------------------------------------
 
@@ -259,10 +263,11 @@ class Health:
 
     def _continue(self, course: Course, check: Check, now: float, moved: bool) -> Course:
         same = replace(check, status=course.check.status) == course.check and not moved
-        if check.status != course.check.status and not course.fresh and check.kind == "ttl":  # another registry says so
-            course.vouched = False
+        elsewhere = check.kind == "ttl" and self._shared and not course.fresh
+        if elsewhere and check.status not in (course.check.status, course.word):  # another registry was told so
+            course.word = None
             course.result, course.since = Result(check.status, course.result.output), now
-        course.check = replace(check, status=course.check.status) if course.fresh else check
+        course.check = check
         if not same:
             course.successes = course.failures = 0
             self._later(course, now if course.asked else now + check.ttl_seconds)
@@ -270,8 +275,7 @@ class Health:
 
     def _silent(self, course: Course, now: float) -> list[Event]:
         """A ttl check's owner said nothing for too long."""
-        course.fresh = False
-        course.check = replace(course.check, status="critical")
+        course.fresh, course.word = False, "critical"
         if course.asked:
             self._later(course, now + course.interval)
         return self._say(course, Result("critical", "TTL expired"), now)

@@ -162,6 +162,17 @@ def test_a_ttl_runs_from_the_last_word() -> None:
     assert health.state("w1") == "passing"
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_document_of_before_does_not_wake_the_silent(shared: bool) -> None:
+    """What readers are told of its end holds the document of its better days."""
+    said = replace(TTL, status="passing")
+    health = tracked(said, shared=shared, state="passing")
+    health.said("ttl", Result("passing"), 0.0)
+    assert Turned("w1") in health.due(10.0, room=0)
+    health.track(instance(said), 10.0)
+    assert health.state("w1") == "critical"
+
+
 def test_only_a_ttl_check_is_said() -> None:
     health = tracked(TCP)
     assert health.said("tcp", Result("passing"), 0.0) == []
@@ -299,9 +310,19 @@ def test_what_it_says_here_others_are_to_know() -> None:
     assert health.due(10.9, room=1) == [], "nobody is dialled who talks to us"
     assert Turned("w1") in health.due(11.0, room=0)
     assert health.vouched("w1") == {"ttl": "critical"}
+    health.track(instance(TTL), 11.0)  # as we wrote it
     health.track(instance(replace(TTL, status="passing")), 12.0)  # it talks to another one now
     assert health.state("w1") == "passing"
     assert health.vouched("w1") == {}
+
+
+def test_what_another_one_wrote_meanwhile_is_written_over() -> None:
+    health = tracked(replace(TTL, status="passing"), shared=True, state="passing")
+    assert health.said("ttl", Result("passing"), 1.0) == [Turned("w1")]
+    assert health.said("ttl", Result("passing"), 2.0) == []
+    health.track(instance(TTL, state="passing"), 3.0)  # there it fell silent: it talks to us now
+    assert health.state("w1") == "passing"
+    assert health.said("ttl", Result("passing"), 4.0) == [Turned("w1")]
 
 
 # -- deadlines -----------------------------------------------------------------------------------------------------
@@ -357,17 +378,20 @@ class Machine(RuleBasedStateMachine):
             elif isinstance(event, Turned):
                 self.told[event.id] = self.health.state(event.id)
 
-    @rule(id=IDS)
-    def register(self, id: str) -> None:
+    @rule(id=IDS, status=STATUSES)
+    def register(self, id: str, status: Status) -> None:
         if id in self.here:
             return
-        checks = (Check(f"{id}.ttl", "ttl", ttl_seconds=10.0), Check(f"{id}.tcp", "tcp", "x:1", interval_seconds=3.0))
+        tcp = Check(f"{id}.tcp", "tcp", "x:1", interval_seconds=3.0)
+        checks = (Check(f"{id}.ttl", "ttl", ttl_seconds=10.0, status=status), tcp)
         self.here[id] = instance(*checks, id=id)
         self.health.track(self.here[id], self.now)
         self.told[id] = "critical"
+        self.said_at[f"{id}.ttl"] = self.now
 
     @rule(id=IDS)
-    def register_again(self, id: str) -> None:
+    def told_again(self, id: str) -> None:
+        """As readers are, with the document as it ever was."""
         if id in self.here:
             self.health.track(replace(self.here[id], state=self.told[id]), self.now)  # type: ignore[arg-type]
 

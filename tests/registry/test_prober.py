@@ -21,6 +21,7 @@ from fairway.registry.instance import Address, Instance
 from fairway.registry.ports import free_port
 from fairway.registry.prober import AT_ONCE, MOST_OUTPUT
 
+from ..conformance.etcd import etcd_missing, running_cluster
 from .certificates import certificates
 from .peers import PATIENCE, running_hub
 
@@ -364,3 +365,34 @@ async def test_nothing_is_left_behind() -> None:
             assert len(hub._followers) == before - 1
             await hub.prober.close()
         assert [task for task in asyncio.all_tasks() if "_ask" in repr(task)] == []
+
+
+# -- several registries over one engine ----------------------------------------------------------------------------
+
+
+async def test_an_owner_that_talks_to_one_registry_is_known_at_the_other() -> None:
+    if why := etcd_missing():
+        pytest.skip(why)
+    async with (
+        running_cluster() as cluster,
+        running_hub(store=f"etcd://{cluster.hosts}/t") as here,
+        running_hub(store=f"etcd://{cluster.hosts}/t") as there,
+    ):
+        await until(lambda: here.store.connected and there.store.connected)
+        async with listening() as port:
+            await register(here, durable(port, Check("c", "ttl", ttl_seconds=2.0)))
+            await here.prober.said("c", "passing", "hello")
+            await until(lambda: bool(there.catalog.instances("classify")))
+            await until(lambda: "talks to another registry" in result(there).output)
+            await until(lambda: there.catalog.instances("classify")[0].serving)
+            await here.prober.said("c", "critical", "no memory left")
+            await until(lambda: not there.catalog.instances("classify")[0].serving)
+            await here.prober.said("c", "passing", "well again")
+            await until(lambda: there.catalog.instances("classify")[0].serving)
+            await until(lambda: not there.catalog.instances("classify")[0].serving)  # it has fallen silent
+            assert result(here) == Result("critical", "TTL expired")
+            await there.prober.said("c", "passing", "over here now")
+            await until(lambda: here.catalog.instances("classify")[0].serving)
+        # Nobody listens any more, and it has not said so: each finds out for itself.
+        await until(lambda: not here.catalog.instances("classify")[0].serving)
+        await until(lambda: not there.catalog.instances("classify")[0].serving)
