@@ -1,7 +1,8 @@
 """What is still to be written to an engine, in order, and who waits for it. Pure.
 
 Law: of each row, and of each mark, only the last word is kept: an engine that is away for long costs no more memory than
-the registrations themselves, and what was said before the last word is as good as said once that is.
+the registrations themselves, and what was said before the last word is as good as said once that is. A mark ends with
+its row.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ..changes import Change, Mark
+from ..changes import Change, Gone, Mark, Put
 
 Name = tuple[str, str]  # "row" or "mark", and the instance's id
 
@@ -65,6 +66,9 @@ class Outbox:
             entry = old
         elif old is not None:
             entry.receipts = [*old.receipts, *entry.receipts]
+            self._keep_end(old, entry)
+        if isinstance(entry.change, Gone) and (mark := self._entries.pop(("mark", entry.name[1]), None)):
+            entry.receipts = [*mark.receipts, *entry.receipts]  # it ends with its row
         self._entries[entry.name] = entry
 
     def take(self, most: int, touched: Callable[[Entry], Iterable[str]]) -> list[Entry]:
@@ -85,11 +89,21 @@ class Outbox:
         """To the front, in their order; those settled are left out, and who was overtaken waits for the later word."""
         for entry in reversed([entry for entry in entries if not entry.settled]):
             later = self._entries.get(entry.name)
+            end = self._entries.get(("row", entry.name[1]))
+            if isinstance(entry.change, Mark) and later is None and end and isinstance(end.change, Gone):
+                later = end  # it would end with its row
             if later is not None and not (later.again and not entry.again):
                 later.receipts = [*entry.receipts, *later.receipts]
+                self._keep_end(entry, later)
                 continue
             self._entries[entry.name] = entry
             self._entries.move_to_end(entry.name, last=False)
+
+    def _keep_end(self, old: Entry, later: Entry) -> None:
+        """A row that ended and began anew in one is not marked, unless it was since."""
+        mark = ("mark", old.name[1])
+        if isinstance(old.change, Gone) and isinstance(later.change, Put) and mark not in self._entries:
+            self._entries[mark] = Entry(Mark(old.name[1], True))
 
     def discard(self, name: Name) -> Entry | None:
         return self._entries.pop(name, None)
