@@ -1,4 +1,4 @@
-"""Consul's shapes, both ways: durations, checks, registrations, entries."""
+"""Consul's shapes: what workers say about themselves, and what becomes of their checks."""
 
 from __future__ import annotations
 
@@ -15,94 +15,19 @@ from fairway.registry.consul import (
     Look,
     as_check,
     as_registration,
-    catalog_services,
     destination,
-    format_duration,
     joined,
-    parse_duration,
     path_of,
     read_check_registration,
-    read_entry,
     read_registration,
 )
-from fairway.registry.consul.entries import agent_entry, catalog_entry, health_entry
+from fairway.registry.consul.entries import health_entry
 from fairway.registry.consul.registration import DIALLED, MAX_CHECKS, OURS
 from fairway.registry.errors import InvalidInstance
-from fairway.registry.health import Result
-from fairway.registry.instance import Address, Instance, State
+from fairway.registry.instance import Address, Instance
 
 PEER = "127.0.0.1"
 
-
-def instance(id: str, version: str = "", state: State = "passing", **meta: object) -> Instance:
-    return Instance(id, "classify", Address("127.0.0.1", 9001), version, state, meta=meta)
-
-
-# -- durations -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("10s", 10.0),
-        ("1m30s", 90.0),
-        ("500ms", 0.5),
-        ("1h0m0s", 3600.0),
-        ("1.5h", 5400.0),
-        (".5s", 0.5),
-        ("250us", 0.00025),
-        ("250µs", 0.00025),
-        ("0", 0.0),
-        ("0s", 0.0),
-        (10_000_000_000, 10.0),
-        (0, 0.0),
-    ],
-)
-def test_durations_are_go_s(text: object, seconds: float) -> None:
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "10", "s", "-1s", "1s ", "1 s", "1d", "ten", "1e3s", "9" * 70 + "s", "2562048h", "\u0661s", None, [], 1e300, -1],
-)  # fmt: skip
-def test_what_is_no_duration(text: object) -> None:
-    with pytest.raises(InvalidInstance, match=r"is not a duration: expected e\.g\. 10s, 1m30s or 500ms"):
-        parse_duration(text)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (10, "10s"),
-        (90, "1m30s"),
-        (3600, "1h0m0s"),
-        (0.5, "500ms"),
-        (1.5, "1.5s"),
-        (0.0015, "1.5ms"),
-        (2e-6, "2µs"),
-        (7e-9, "7ns"),
-    ],
-)
-def test_durations_are_written_as_go_writes_them(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
-
-
-@given(st.integers(0, 10**15))
-def test_a_duration_written_is_read_again(nanoseconds: int) -> None:
-    assert parse_duration(format_duration(nanoseconds / 1e9)) == pytest.approx(nanoseconds / 1e9, abs=1e-9)
-
-
-@given(st.one_of(st.text(max_size=80), st.integers(), st.floats(), st.from_regex(r"[0-9.]{0,9}(s|m|h|ms){0,3}")))
-def test_no_duration_does_harm(value: object) -> None:
-    try:
-        assert 0 <= parse_duration(value) < 1e10
-    except InvalidInstance:
-        pass
-
-
-# -- registrations -------------------------------------------------------------------------------------------------
 
 FULL = {
     "Name": "classify",
@@ -351,7 +276,8 @@ def test_a_check_of_its_own() -> None:
         read_check_registration({"serviceid": "w1", "ttl": "10s"})
 
 
-# -- what becomes of checks ----------------------------------------------------------------------------------------
+# -- what becomes of checks --------------------------------------------------------------------------------------------
+
 
 BARE = Instance("w1", "classify", Address("127.0.0.1", 9001))
 TTL = Check("service:w1", "ttl", ttl_seconds=10.0)
@@ -392,156 +318,3 @@ def test_not_too_many_checks_bit_by_bit() -> None:
     before = replace(BARE, checks=tuple(Check(str(n), "ttl", ttl_seconds=1.0) for n in range(MAX_CHECKS)))
     with pytest.raises(InvalidInstance, match="17 checks: at most 16"):
         joined(replace(BARE, checks=(TTL,)), before, {})
-
-
-# -- entries -------------------------------------------------------------------------------------------------------
-
-
-def test_services_and_their_tags() -> None:
-    services = {
-        "zebra": [instance("1")],
-        "classify": [instance("2", "2.0.0"), replace(instance("3", "1.0.0"), tags=("b", "a")), instance("4", "2.0.0")],
-    }
-    found = catalog_services(services)
-    assert found == {"classify": ["2.0.0", "a", "b"], "zebra": []}, "a version is a tag where there is no other"
-    assert list(found) == ["classify", "zebra"]
-
-
-INDEXES = {"CreateIndex": 1, "ModifyIndex": 7}
-
-
-def test_one_entry_in_full() -> None:
-    entry = health_entry(Look(instance("A1", "1.2.3", pid=7, note="hi", gpu=None)), 7)
-    assert entry == {
-        "Node": {
-            "ID": "a1b1ff22-3a83-5406-b1e7-1314633c7afb",
-            "Node": "127.0.0.1",
-            "Address": "127.0.0.1",
-            "Datacenter": "fairway",
-            "TaggedAddresses": {"lan": "127.0.0.1", "wan": "127.0.0.1"},
-            "Meta": {},
-            **INDEXES,
-        },
-        "Service": {
-            "ID": "A1",
-            "Service": "classify",
-            "Tags": ["1.2.3"],
-            "Address": "127.0.0.1",
-            "TaggedAddresses": {},
-            "Port": 9001,
-            "Meta": {"pid": "7", "note": "hi", "gpu": "null", "version": "1.2.3"},  # Consul's metadata are texts
-            "Weights": {"Passing": 1, "Warning": 1},
-            "EnableTagOverride": False,
-            "Datacenter": "fairway",
-            **INDEXES,
-        },
-        "Checks": [
-            {
-                "Node": "127.0.0.1",
-                "CheckID": "service:A1",
-                "Name": "connection",
-                "Status": "passing",
-                "Notes": "",
-                "Output": "passing",
-                "ServiceID": "A1",
-                "ServiceName": "classify",
-                "ServiceTags": ["1.2.3"],
-                "Type": "connection",
-                "Definition": {},
-                **INDEXES,
-            }
-        ],
-    }
-    assert json.loads(json.dumps(entry)) == entry
-
-
-def test_an_entry_of_the_catalog_is_flat() -> None:
-    found = catalog_entry(replace(instance("A1"), tags=("blue",), weight=3), 7)
-    expected = {
-        "ID": "a1b1ff22-3a83-5406-b1e7-1314633c7afb",
-        "Node": "127.0.0.1",
-        "Address": "127.0.0.1",
-        "Datacenter": "fairway",
-        "ServiceID": "A1",
-        "ServiceName": "classify",
-        "ServiceAddress": "127.0.0.1",
-        "ServicePort": 9001,
-        "ServiceTags": ["blue"],
-        "ServiceMeta": {},
-        "ServiceWeights": {"Passing": 3, "Warning": 1},
-        **INDEXES,
-    }
-    assert {key: found[key] for key in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("state", "status"),
-    [("starting", "critical"), ("passing", "passing"), ("draining", "critical"), ("critical", "critical")],
-)
-def test_states_are_consuls_and_only_passing_ones_pass(state: State, status: str) -> None:
-    look = Look(instance("A1", state=state))
-    [check] = health_entry(look, 1)["Checks"]
-    assert (check["Status"], check["Output"]) == (status, state)
-    assert look.passing is (status == "passing")
-
-
-def test_the_worst_check_counts() -> None:
-    checks = (Check("a", "ttl", ttl_seconds=1.0, status="passing"), Check("b", "tcp", "127.0.0.1:1", status="passing"))
-    row = replace(instance("A1"), checks=checks)
-    assert Look(row).status == "passing", "before anything came of it, what the definition says"
-    look = Look(row, {"b": Result("warning", "slow")})
-    assert (look.status, look.passing) == ("warning", False)
-    assert Look(row, {"a": Result("critical"), "b": Result("warning")}).status == "critical"
-    shown = health_entry(look, 1)["Checks"]
-    assert [(c["CheckID"], c["Status"], c["Output"], c["Interval"]) for c in shown] == [
-        ("a", "passing", "", ""),
-        ("b", "warning", "slow", "10s"),
-    ]
-
-
-def test_maintenance_is_a_check_of_its_own() -> None:
-    look = Look(replace(instance("A1"), enabled=False), reason="new disks")
-    entry = agent_entry(look, 1)
-    assert entry["AggregatedStatus"] == "maintenance"
-    assert not look.passing
-    connection, maintenance = entry["Checks"]
-    assert connection["Status"] == "passing"
-    assert {key: maintenance[key] for key in ("CheckID", "Name", "Status", "Notes")} == {
-        "CheckID": "_service_maintenance:A1",
-        "Name": "Service Maintenance Mode",
-        "Status": "critical",
-        "Notes": "new disks",
-    }
-
-
-def test_tags_are_compared_in_any_case() -> None:
-    look = Look(replace(instance("A1"), tags=("Blue", "gpu")))
-    assert look.has(())
-    assert look.has(("blue", "GPU"))
-    assert not look.has(("blue", "red"))
-
-
-@given(INSTANCES, st.booleans(), st.sampled_from(("passing", "critical")))
-def test_an_entry_is_read_by_a_client(written: Instance, enabled: bool, state: State) -> None:
-    shown = replace(written, enabled=enabled, state=state, checks=())
-    read = read_entry(json.loads(json.dumps(health_entry(Look(shown), 1))))
-    assert read == (replace(shown, tags=()) if shown.tags == (shown.version,) else shown)
-
-
-def test_a_clients_view_of_others_entries() -> None:
-    entry = health_entry(Look(instance("A1")), 1)
-    entry["Service"]["Address"] = ""
-    entry["Node"]["Address"] = "10.0.0.7"
-    entry["Checks"].append({"CheckID": "serfHealth", "Status": "critical"})
-    found = read_entry(entry)
-    assert (found.address, found.state) == (Address("10.0.0.7", 9001), "critical")
-    wrong: list[object] = [
-        None,
-        [],
-        {},
-        {"Node": {}, "Service": {}},
-        {"Node": 1, "Service": {"Service": 1}, "Checks": []},
-    ]
-    for broken in wrong:
-        with pytest.raises(InvalidInstance):
-            read_entry(broken)

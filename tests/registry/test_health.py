@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fairway.registry.check import Check, Status
-from fairway.registry.deadlines import Deadlines
 from fairway.registry.health import (
     DIALS_BEFORE_CRITICAL,
     LOOK_AGAIN_SECONDS,
@@ -323,33 +322,6 @@ def test_what_another_one_wrote_meanwhile_is_written_over() -> None:
     health.track(instance(TTL, state="passing"), 3.0)  # there it fell silent: it talks to us now
     assert health.state("w1") == "passing"
     assert health.said("ttl", Result("passing"), 4.0) == [Turned("w1")]
-
-
-# -- deadlines -----------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.sampled_from("pdt"), st.integers(0, 3), st.integers(0, 20)), max_size=60))
-def test_deadlines_are_those_of_a_plain_dict(steps: list[tuple[str, int, int]]) -> None:
-    deadlines: Deadlines[int] = Deadlines()
-    model: dict[int, float] = {}
-    for step, thing, when in steps:
-        if step == "p":
-            deadlines.put(thing, when)
-            model[thing] = when
-        elif step == "d":
-            deadlines.drop(thing)
-            model.pop(thing, None)
-        else:
-            taken = deadlines.take(when)
-            first = min(model.values(), default=None)
-            if first is None or first > when:
-                assert taken is None
-            else:
-                assert taken is not None
-                assert model.pop(taken) == first
-        assert deadlines.next() == min(model.values(), default=None)
-        assert len(deadlines) == len(model)
-        assert len(deadlines._heap) <= 4 * 21
 
 
 # -- all of it -----------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from fairway.registry.instance import Address, Instance
 from fairway.registry.prometheus import METRICS, metrics, targets
 from fairway.registry.wire import Hello, Register
 
+from .caller import calling
 from .peers import greeted, row
-from .test_http_face import calling
 
 ROW = Instance(
     "A1",
