@@ -54,45 +54,43 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
             acknowledged.add(id)
 
     for life in range(LIVES):
-        running = await asyncio.to_thread(start, port, tmp_path)
         link = Link(Address("127.0.0.1", port))
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-            async with http.get("/v1/agent/services") as answer:
-                found = set(await answer.json())
-                assert int(answer.headers.get("X-Consul-Index", 0)) >= index
-                index = int(answer.headers.get("X-Consul-Index", 0))
-            assert acknowledged <= found, f"lost in life {life}: {sorted(acknowledged - found)[:5]}"
-            assert not removed & found, "what was removed stays so"
-            await link.start(10)
-            tasks = [asyncio.create_task(register(http, life, writer)) for writer in range(4)]
-            tasks.append(asyncio.create_task(announce(link, life)))
-            await asyncio.wait(tasks, timeout=chance.uniform(0.05, 0.6), return_when=asyncio.FIRST_EXCEPTION)
-            running.send(signal.SIGKILL)
-            await asyncio.to_thread(running.ended)
-            for task in tasks[:-1]:
-                with contextlib.suppress(aiohttp.ClientError):
-                    await task
-            tasks[-1].cancel()
-            with contextlib.suppress(asyncio.CancelledError, StoreUnavailable):
-                await tasks[-1]
-        await link.close()
-        running.__exit__(None, None, None)
+        with await asyncio.to_thread(start, port, tmp_path) as running:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+                async with http.get("/v1/agent/services") as answer:
+                    found = set(await answer.json())
+                    assert int(answer.headers.get("X-Consul-Index", 0)) >= index
+                    index = int(answer.headers.get("X-Consul-Index", 0))
+                assert acknowledged <= found, f"lost in life {life}: {sorted(acknowledged - found)[:5]}"
+                assert not removed & found, "what was removed stays so"
+                await link.start(10)
+                tasks = [asyncio.create_task(register(http, life, writer)) for writer in range(4)]
+                tasks.append(asyncio.create_task(announce(link, life)))
+                await asyncio.wait(tasks, timeout=chance.uniform(0.05, 0.6), return_when=asyncio.FIRST_EXCEPTION)
+                running.send(signal.SIGKILL)
+                await asyncio.to_thread(running.ended)
+                for task in tasks[:-1]:
+                    with contextlib.suppress(aiohttp.ClientError):
+                        await task
+                tasks[-1].cancel()
+                with contextlib.suppress(asyncio.CancelledError, StoreUnavailable):
+                    await tasks[-1]
+            await link.close()
         # The link's own rows may be let go once they were neither claimed nor heard of for a TTL; lives are shorter.
     assert len(acknowledged) > LIVES * 10
 
 
 async def test_after_a_restart_all_are_suspect_until_they_are_heard_of(tmp_path: Path) -> None:
     port = free_port()
-    running = await asyncio.to_thread(start, port, tmp_path)
     back, dead, reader = (Link(Address("127.0.0.1", port)) for _ in range(3))
-    for link in (back, dead, reader):
-        await link.start(10)
-    await back.announce(Instance("back", "classify", Address("127.0.0.1", 9001)))
-    await dead.announce(Instance("dead", "classify", Address("127.0.0.1", 9002)))
-    await reader.wait_for(lambda: len(reader.instances()) == 2, 10)
-    running.send(signal.SIGKILL)
-    await asyncio.to_thread(running.ended)
-    running.__exit__(None, None, None)
+    with await asyncio.to_thread(start, port, tmp_path) as running:
+        for link in (back, dead, reader):
+            await link.start(10)
+        await back.announce(Instance("back", "classify", Address("127.0.0.1", 9001)))
+        await dead.announce(Instance("dead", "classify", Address("127.0.0.1", 9002)))
+        await reader.wait_for(lambda: len(reader.instances()) == 2, 10)
+        running.send(signal.SIGKILL)
+        await asyncio.to_thread(running.ended)
     await dead.close()
     with await asyncio.to_thread(start, port, tmp_path):
         await reader.wait_for(lambda: [i.id for i in reader.instances() if i.suspect] == ["dead"], 10)
