@@ -93,11 +93,11 @@ class DnsListener:
         server = await loop.create_server(lambda: _Stream(self), host, port, backlog=MAX_STREAMS)
         self._servers.append(server)
         for bound in server.sockets:
-            where = bound.getsockname()[:2]
-            transport, datagrams = await loop.create_datagram_endpoint(lambda: _Datagrams(self), where)
+            where = bound.getsockname()
+            _, datagrams = await loop.create_datagram_endpoint(
+                lambda: _Datagrams(self), sock=_udp_socket(bound.family, where)
+            )
             self._sockets.append(datagrams)
-            waiting = cast(socket.socket, transport.get_extra_info("socket"))
-            waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             if where[0] not in ("0.0.0.0", "::"):
                 self.zone.hosts.append(where[0])
         self.port = port
@@ -223,3 +223,18 @@ class _Stream(asyncio.Protocol):
             self._timer = self._loop.call_later(left, self._look)
         else:
             self.end()
+
+
+def _udp_socket(family: int, where: tuple[str, int]) -> socket.socket:
+    """Bound here: what uvloop says of a port that is taken has no errno, and its transport stays open."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.bind(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock
