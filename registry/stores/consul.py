@@ -25,6 +25,7 @@ from urllib.parse import quote
 from ..changes import Change, Gone, Mark, Put
 from ..credentials import Credentials
 from ..errors import ConfigurationError, StoreRefused, StoreUnavailable
+from ..row import too_large
 from ..store import BEAT_SECONDS, NOBODY, TTL_SECONDS, WRITE_SECONDS, OnChange, Store, parse_hosts
 from .consul_agents import Agents, Away
 from .consul_rows import WRITER, Entry, check_id, check_ids, entries, registration, status_of
@@ -110,6 +111,8 @@ class ConsulStore(Store):
         """None of them, if a document of theirs does not fit. Changes of different ids are written side by side."""
         for change in changes:
             if isinstance(change, Put):
+                if reason := too_large(change.instance):
+                    raise StoreRefused(f"{change.instance.id}: {reason}")
                 registration(change, self.uid, TTL_SECONDS)  # may raise StoreRefused
         self._remember(changes)
         waiters = [self._enqueue(change) for change in changes]

@@ -52,6 +52,7 @@ class Agents:
         self._chosen = 0
         self._token = token
         self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
         self._indices: dict[str, int] = {}  # the last of each path, over all connections
 
     @property
@@ -66,7 +67,9 @@ class Agents:
         )
 
     async def close(self) -> None:
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
     async def ask(
         self,
@@ -80,6 +83,8 @@ class Agents:
     ) -> tuple[int, Mapping[str, str], str]:
         """-> status (one of `answers`), headers, text. Raises Away, or StoreRefused for what no other try can cure."""
         chosen, host = self._chosen, self.host
+        if self._session is None:
+            raise Away("this store is not open")
         url = URL(f"{'https' if self._tls else 'http'}://{host}{path}", encoded=True)
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:

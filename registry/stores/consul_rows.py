@@ -183,7 +183,7 @@ def _entry(raw: Any) -> Entry:
     for check in raw.get("Checks") or ():
         if check["Status"] != "critical":
             continue
-        name, output = check["CheckID"], str(check.get("Output"))
+        name, output = check["CheckID"], str(check.get("Output") or "")
         if name in (f"_service_maintenance:{read.id}", "_node_maintenance"):
             reason = check.get("Notes") or ""
             mark = Mark(read.id, False, "" if reason.startswith(NO_REASON) else reason)
@@ -191,6 +191,6 @@ def _entry(raw: Any) -> Entry:
             instance = replace(instance, state="critical")
         elif output.startswith(EXPIRED):
             alive = False
-        elif instance.state == "passing" and output not in get_args(State):  # which it says until its next beat
+        elif instance.state == "passing" and output not in ("", *get_args(State)):  # its own until it is passed again
             instance = replace(instance, state="critical")
     return Entry(Put(instance, principal), writer, alive, mark, raw["Service"].get("ModifyIndex", 0))

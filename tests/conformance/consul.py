@@ -12,31 +12,23 @@ from pathlib import Path
 
 from fairway.registry.ports import free_port
 
+from .engines import Engine
+
 START_SECONDS = 30.0
 
 
-class ConsulEngine:
+class ConsulEngine(Engine):
     """Started, killed and started again on one port, with one directory."""
 
     name = "consul"
-    durable, marks, restarts = True, True, True
-    ttl_seconds, settle_seconds = 10.0, 3.0
 
     def __init__(self, *options: str) -> None:
         """`options` more for the registry."""
         self.options = options
         self.port = free_port()
+        self.url = f"consul://127.0.0.1:{self.port}"
         self._folder = Path(tempfile.mkdtemp(prefix="fairway-consul-"))
         self._process: subprocess.Popen[bytes] | None = None
-
-    @classmethod
-    def missing(cls) -> str | None:
-        """Why it cannot be tried here; None if it can."""
-        return None
-
-    @property
-    def url(self) -> str:
-        return f"consul://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         self._process = await asyncio.to_thread(self._run)

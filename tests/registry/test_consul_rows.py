@@ -123,6 +123,7 @@ def test_the_checks_of_a_durable_row_are_consuls_and_come_back_whole() -> None:
         ("passing", EXPIRED, False, "passing"),
         ("passing", {"status": "critical", "output": "somebody said so"}, True, "critical"),
         ("passing", {"status": "critical", "output": "draining"}, True, "passing"),  # its check is passed in a moment
+        ("passing", {"status": "critical", "output": ""}, True, "passing"),  # the same, of what began as starting
         ("draining", {"status": "critical", "output": ""}, True, "draining"),
         ("draining", {"status": "critical", "output": "draining"}, True, "draining"),
         ("draining", EXPIRED, False, "draining"),
