@@ -215,6 +215,14 @@ class Catalog:
         row.measured, row.unheard = state, False
         return self._refresh(row)
 
+    def touch(self, id: str) -> str | None:
+        """Something about it changed that only some readers see, as the words of its checks. -> its service."""
+        row = self._rows.get(id)
+        if row is None:
+            return None
+        self._index.grow(row.instance.service)
+        return row.instance.service
+
     def mark(self, id: str, enabled: bool, reason: str = "") -> list[Event]:
         """An operator's word, whoever owns the row."""
         if id not in self._rows:

@@ -38,9 +38,8 @@ class Check:
 
     def as_json(self) -> dict[str, Any]:
         """All that differs from the defaults, under the field's own name."""
-        said = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ("id", "kind")}
-        plain = Check("", "ttl")
-        said |= {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != getattr(plain, f.name)}
+        said: dict[str, Any] = {"id": self.id, "kind": self.kind}
+        said |= {name: value for name, usual in _USUAL if (value := getattr(self, name)) != usual}
         if self.header:
             said["header"] = {name: list(values) for name, values in self.header.items()}
         return said
@@ -51,9 +50,8 @@ class Check:
         if not isinstance(raw, Mapping) or not isinstance(raw.get("id"), str) or raw.get("kind") not in get_args(Kind):
             raise InvalidInstance(f"{raw!r:.80} is not a check: expected an object with id and kind")
         known = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
-        plain = cls("", "ttl")
         for name, value in known.items():
-            wanted = type(getattr(plain, name)) if name != "header" else Mapping
+            wanted = type(getattr(_PLAIN, name)) if name != "header" else Mapping
             number = wanted is float and isinstance(value, int) and not isinstance(value, bool)
             if not (isinstance(value, wanted) or number) or (wanted is int and isinstance(value, bool)):
                 raise InvalidInstance(f"check {raw['id']!r}: {name} is {value!r:.80}")
@@ -66,3 +64,7 @@ class Check:
             raise InvalidInstance(f"check {raw['id']!r}: header is {header!r:.80}: expected lists of texts")
         known["header"] = {str(name): tuple(values) for name, values in header.items()}
         return cls(**known)
+
+
+_PLAIN = Check("", "ttl")
+_USUAL = tuple((f.name, getattr(_PLAIN, f.name)) for f in fields(Check) if f.name not in ("id", "kind"))

@@ -118,7 +118,10 @@ class Prober:
                 log.warning("%s at %s [%s] was critical for too long", instance.role, instance.address, instance.id)
                 changes += catalog.deregister(principal, instance.id)
                 continue
-            changes += catalog.judge(instance.id, self.health.state(instance.id))
+            judged = catalog.judge(instance.id, self.health.state(instance.id))
+            if not judged:
+                self._hub.touched(instance.id)
+            changes += judged
             vouched = self.health.vouched(instance.id)
             checks = tuple(replace(check, status=vouched.get(check.id, check.status)) for check in instance.checks)
             if checks != instance.checks:  # other registries are to know what only we were told

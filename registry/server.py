@@ -1,8 +1,4 @@
-"""The hub's shell: sockets, timers, the engine and the log around a Catalog.
-
-What changes is written to the engine first, then told: whoever was told that a worker is registered can rely on it after
-a crash. Changes that come while a write is under way share the next one.
-"""
+"""The hub's shell: sockets, timers, the engine and the log around a Catalog."""
 
 from __future__ import annotations
 
@@ -11,26 +7,28 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
 
-from .catalog import Catalog, Event
-from .changes import Change, Dial, Gone, Mark, Put, Refused, Released
+from .catalog import Catalog
+from .changes import Change, Dial, Gone, Mark, Put, Refused
 from .config import RegistrySettings
 from .credentials import Credentials
 from .dialler import Dialler
-from .errors import ConfigurationError, StoreRefused, StoreUnavailable
+from .errors import ConfigurationError
 from .instance import Address, Instance
+from .listeners.dns import DnsListener
 from .listeners.http import http_app
 from .listeners.rows import Doorman, RowsProtocol
 from .peering import Peering
+from .pipeline import Events, Nothing, Pipeline
 from .prober import Prober
 from .rights import UNKNOWN, Rights, Tokens
 from .store import TTL_SECONDS, Store, new_id, open_store
 from .stores.embedded import EmbeddedStore
 from .tls import ServerTls
+from .waiters import Waiters
 from .watched import Watched, watched_tokens
 from .watcher import Tell
 from .wire import Free, Message, Register, encode
@@ -39,16 +37,6 @@ log = logging.getLogger("fairway.registry")
 
 LEAST_SWEEP, MOST_SWEEP = 0.05, 1.0  # seconds between two looks for the silent
 SEAPORT_VERSION = "2.0.9"  # what a hub registers itself as, role `seaport`, where it exchanges rows
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """Nothing changed, but somebody asked about this id, and is to be answered in turn."""
-
-    id: str
-
-
-Events = Sequence[Event | Nothing]
 
 
 class Hub:
@@ -64,15 +52,14 @@ class Hub:
         self.counters: Counter[str] = Counter()
         self._told: dict[str, bytes] = {}  # the row of each published instance
         self._asked: dict[str, set[RowsProtocol]] = {}  # who waits for what becomes of which registration
-        self._waiters: dict[str | None, set[asyncio.Future[None]]] = {}
+        self._waiters = Waiters()
         self._followers: list[Callable[[Events], None]] = []
-        self._queue: list[tuple[Events, str, asyncio.Future[None]]] = []
-        self._queued = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: list[Callable[[], object]] = []  # what `close` awaits, last opened first
         self._dialler = Dialler(lambda d: self.catalog.waits(d.id, d.peer), self._reached, self._not_reached)
         self._tokens: Watched[Tokens] | None = None
+        self._pipeline = Pipeline(self._tell)
 
     async def start(self) -> None:
         try:
@@ -85,7 +72,8 @@ class Hub:
         settings = self.settings
         tls = self._open_tls()
         self.store = await self._open_store()
-        self._tasks = [asyncio.create_task(run()) for run in (self._write_and_tell, self._beat, self._sweep)]
+        self._pipeline.open(self.store, self.catalog)
+        self._tasks = [asyncio.create_task(run()) for run in (self._pipeline.run, self._beat, self._sweep)]
         self.prober = Prober(self)
         await self.prober.start()
         self._closing += [self.prober.close, self._dialler.close]
@@ -146,6 +134,11 @@ class Hub:
         """Open ones of all kinds: seaport peers, HTTP, and those that have not said what they are."""
         return len(self.peers) + len(self.doors) + len(self._http.connections)
 
+    @property
+    def waiting(self) -> int:
+        """Queries that wait for a change."""
+        return len(self._waiters)
+
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _open_tls(self) -> ServerTls | None:
@@ -176,20 +169,21 @@ class Hub:
         return store
 
     async def _listen_dns(self, port: int, tls: ServerTls | None) -> None:
-        from .listeners.dns import DnsListener
-
         settings = self.settings
         dns = DnsListener(
             self.catalog, zone=settings.dns_zone, ttl=settings.dns_ttl, allowed=lambda: self.rights("").may_read
         )
+        self._closing.append(dns.close)
+        tls_port = settings.dns_tls_port if tls else None
+        tried, flag = port, "--dns-port"
         try:
             await dns.start(settings.host, port)
-            self._closing.append(dns.close)
-            if tls and settings.dns_tls_port is not None:
-                await dns.start_tls(settings.host, settings.dns_tls_port, tls.context)
+            if tls and tls_port is not None:
+                tried, flag = tls_port, "--dns-tls-port"
+                await dns.start_tls(settings.host, tls_port, tls.context)
         except OSError as error:
             raise ConfigurationError(
-                f"DNS cannot listen on {settings.host}:{port}: {error.strerror}; say --dns-port N, or --no-dns"
+                f"DNS cannot listen on {settings.host}:{tried}: {error.strerror}; say {flag} N, or --no-dns"
             ) from error
         self.dns = dns
         log.info("answering DNS for %s on %s:%d", settings.dns_zone, settings.host, dns.port)
@@ -246,7 +240,9 @@ class Hub:
             return encode(Free(tell.id))
         row = self._told.get(tell.id)
         if row is None or self.published.get(tell.id) is not tell.instance:
-            row = self._told[tell.id] = encode(Register(tell.id, tell.instance.as_meta()))
+            meta = tell.instance.as_meta()
+            meta.pop("checks", None)  # ours to ask; their headers may hold secrets
+            row = self._told[tell.id] = encode(Register(tell.id, meta))
         return row
 
     def own_row(self) -> bytes:
@@ -263,53 +259,10 @@ class Hub:
 
     def _submit(self, events: Events, origin: str = "") -> asyncio.Future[None]:
         """`origin`: the peer that said so, and need not be told."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(_seen)
-        if events:
-            self._queue.append((events, origin, done))
-            self._queued.set()
-        else:
-            done.set_result(None)
-        return done
-
-    async def _write_and_tell(self) -> None:
-        while True:
-            await self._queued.wait()
-            self._queued.clear()
-            batch, self._queue = self._queue, []
-            writes = [write for events, _, _ in batch for event in events if (write := self._to_write(event))]
-            error: StoreUnavailable | StoreRefused | None = None
-            try:
-                if writes:
-                    await self._write(writes)
-            except (StoreUnavailable, StoreRefused) as failure:
-                log.warning("%s", failure)
-                error = failure
-            for events, origin, done in batch:
-                self._tell(events, origin, error)
-                if not done.done():
-                    done.set_exception(error) if error else done.set_result(None)
-
-    async def _write(self, writes: Sequence[Change]) -> None:
-        if self.store.connected:
-            await self.store.write(writes)
-            return
-        # Readers are not kept waiting for an engine that is away; it is told when it is back.
-        late = asyncio.create_task(self.store.write(writes))
-        late.add_done_callback(_seen)
-        raise StoreUnavailable("the engine is away: this registry goes on, and writes when it is back")
-
-    def _to_write(self, event: Event | Nothing) -> Change | None:
-        match event:
-            case Put(instance):
-                return self.catalog.document(instance.id)
-            case Gone() | Mark():
-                return event
-            case Released(instance):
-                return Gone(instance)
-        return None
+        return self._pipeline.submit(events, origin)
 
     def _others_wrote(self, changes: Sequence[Change]) -> None:
+        self._pipeline.overwritten(changes)
         self._tell(self.catalog.foreign(changes))
 
     def _tell(self, events: Events, origin: str = "", error: Exception | None = None) -> None:
@@ -340,7 +293,7 @@ class Hub:
                     self._answer(id, error)
         if services:
             self.counters["changes"] += len(events)
-            self._wake(services | {None})
+            self._waiters.wake(services | {None})
         for follow in self._followers:
             follow(events)
 
@@ -371,19 +324,8 @@ class Hub:
         """Until the service's index is beyond `index`, or that is of another life, or for `seconds`."""
         deadline = self.now() + seconds
         while self.catalog.knows_index(index) and self.catalog.index_of(service) <= index:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(service, set()).add(waiter)
-            self.counters["watchers"] += 1
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await waiter
-            except TimeoutError:
+            if not await self._waiters.wait(service, deadline):
                 return
-            finally:
-                self.counters["watchers"] -= 1
-                self._waiters.get(service, set()).discard(waiter)
-                if not self._waiters.get(service, True):
-                    del self._waiters[service]
 
     def subscribe(self, follow: Callable[[Events], None]) -> None:
         """`follow(events)` is called after each time readers were told."""
@@ -392,11 +334,10 @@ class Hub:
     def unsubscribe(self, follow: Callable[[Events], None]) -> None:
         self._followers.remove(follow)
 
-    def _wake(self, services: set[str | None]) -> None:
-        for service in services:
-            for waiter in self._waiters.pop(service, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+    def touched(self, id: str) -> None:
+        """What only some readers see of it changed: who waits for its service is woken."""
+        if service := self.catalog.touch(id):
+            self._waiters.wake({service, None})
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -426,9 +367,3 @@ class Hub:
 
 
 OPEN = Tokens()  # nobody is asked
-
-
-def _seen(future: asyncio.Future[None]) -> None:
-    """An error that nobody waits for was logged."""
-    if not future.cancelled():
-        future.exception()

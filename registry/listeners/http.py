@@ -65,6 +65,7 @@ class HttpFace:
         instances = catalog.instances()
         counters = {**self._hub.counters, "suspects": sum(instance.suspect for instance in instances)}
         counters["peers"] = len(self._hub.peers)
+        counters["watchers"] = self._hub.waiting
         body = prometheus.metrics(instances, catalog.index_of(), counters)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: prometheus.CONTENT_TYPE})
 

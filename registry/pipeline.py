@@ -1,0 +1,112 @@
+"""From the catalog to the engine, and then to the readers, in order.
+
+What changes is written first, then told: whoever was told that a worker is registered can rely on it after a crash.
+Changes that come while a write is under way share the next one. While the engine is away nobody is kept waiting: changes
+are told at once, and written when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .catalog import Catalog, Event
+from .changes import Change, Gone, Mark, Put, Released
+from .errors import StoreRefused, StoreUnavailable
+from .store import Store
+
+log = logging.getLogger("fairway.registry")
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Nothing changed, but somebody asked about this id, and is to be answered in turn."""
+
+    id: str
+
+
+Events = Sequence[Event | Nothing]
+OnTold = Callable[[Events, str, Exception | None], None]
+
+
+class Pipeline:
+    """`tell(events, origin, error)` is called for each submission, in order; `error`: the engine does not have them."""
+
+    def __init__(self, tell: OnTold) -> None:
+        self._tell = tell
+        self._queue: list[tuple[Events, str, asyncio.Future[None]]] = []
+        self._queued = asyncio.Event()
+        self._written: dict[str, Put] = {}  # what the engine holds of ours, as far as we know
+
+    def open(self, store: Store, catalog: Catalog) -> None:
+        """Before `run`. What was submitted earlier is in the queue."""
+        self._store, self._catalog = store, catalog
+
+    def submit(self, events: Events, origin: str = "") -> asyncio.Future[None]:
+        """Done once told; StoreUnavailable (told all the same, and written later) or StoreRefused if not written."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_seen)
+        if events:
+            self._queue.append((events, origin, done))
+            self._queued.set()
+        else:
+            done.set_result(None)
+        return done
+
+    def overwritten(self, changes: Sequence[Change]) -> None:
+        """By others: the engine no longer holds our version."""
+        for change in changes:
+            if not isinstance(change, Mark):
+                self._written.pop(change.instance.id, None)
+
+    async def run(self) -> None:
+        while True:
+            await self._queued.wait()
+            self._queued.clear()
+            batch, self._queue = self._queue, []
+            writes = [write for events, _, _ in batch for event in events if (write := self._to_write(event))]
+            error: StoreUnavailable | StoreRefused | None = None
+            try:
+                if writes:
+                    await self._write(writes)
+            except (StoreUnavailable, StoreRefused) as failure:
+                log.warning("%s", failure)
+                error = failure
+            for events, origin, done in batch:
+                self._tell(events, origin, error)
+                if not done.done():
+                    done.set_exception(error) if error else done.set_result(None)
+
+    async def _write(self, writes: Sequence[Change]) -> None:
+        if self._store.connected:
+            await self._store.write(writes)
+            return
+        late = asyncio.create_task(self._store.write(writes))
+        late.add_done_callback(_seen)
+        raise StoreUnavailable("the engine is away: this registry goes on, and writes when it is back")
+
+    def _to_write(self, event: Event | Nothing) -> Change | None:
+        match event:
+            case Put(instance):
+                document = self._catalog.document(instance.id)
+                if document is None or document == self._written.get(instance.id):
+                    return None
+                self._written[instance.id] = document
+                return document
+            case Gone(instance):
+                self._written.pop(instance.id, None)
+                return event
+            case Released(instance):
+                self._written.pop(instance.id, None)
+                return Gone(instance)
+            case Mark():
+                return event
+        return None
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """An error that nobody waits for was logged."""
+    if not future.cancelled():
+        future.exception()
