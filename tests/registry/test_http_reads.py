@@ -207,12 +207,12 @@ async def test_how_many_wait_is_bounded_and_who_hangs_up_waits_no_more(
     index = (await call("GET", "/v1/health/service/classify")).index
     path = f"/v1/health/service/classify?index={index}&wait=60s"
     waiting = [asyncio.create_task(call("GET", path)) for _ in range(2)]
-    await until(lambda: hub.counters["watchers"] == 2)
+    await until(lambda: hub.waiting == 2)
     answer = await call("GET", path)
     assert (answer.status, "queries wait already" in answer.text) == (429, True)
     waiting[0].cancel()
-    await until(lambda: hub.counters["watchers"] == 1)
+    await until(lambda: hub.waiting == 1)
     third = asyncio.create_task(call("GET", path))
-    await until(lambda: hub.counters["watchers"] == 2)
+    await until(lambda: hub.waiting == 2)
     await call.register(ID="w2")
     assert (await third).status == (await waiting[1]).status == 200

@@ -277,43 +277,23 @@ async def test_http_connections_count_as_well() -> None:
 
 
 async def test_http_on_the_same_port(hub: Hub) -> None:
-    async with greeted(hub.port) as worker, greeted(hub.port) as other, aiohttp.ClientSession() as http:
+    async with (
+        greeted(hub.port) as worker,
+        greeted(hub.port, Hello()) as other,
+        aiohttp.ClientSession(f"http://127.0.0.1:{hub.port}") as http,
+    ):
         worker.say(row("A1", version="1.2.3"), row("A2", 9002, version="2.0.0", state="draining"))
         await other.until(lambda message: isinstance(message, Register) and message.id == "A2")
 
-        async def get(path: str) -> object:
-            async with http.get(f"http://127.0.0.1:{hub.port}{path}") as answer:
-                assert answer.status == 200
-                assert answer.content_type == "application/json"
-                if path.startswith("/v1"):
-                    assert answer.headers["X-Consul-Index"] == str(hub.catalog.index)
-                return await answer.json()
-
         async def ids(path: str) -> list[str]:
-            entries = await get(path)
-            assert isinstance(entries, list)
-            return [entry["Service"]["ID"] for entry in entries]
+            async with http.get(path) as answer:
+                assert answer.status == 200
+                assert answer.headers["X-Consul-Index"] == str(hub.catalog.index_of("classify"))
+                return [entry["Service"]["ID"] for entry in await answer.json()]
 
-        assert await get("/healthz") == {"status": "ok"}
-        assert await get("/v1/catalog/services") == {"classify": ["1.2.3", "2.0.0"]}
         assert await ids("/v1/health/service/classify") == ["A1", "A2"]
         assert await ids("/v1/health/service/classify?passing") == ["A1"]
         assert await ids("/v1/health/service/classify@2.x") == ["A2"]
-        assert await ids("/v1/health/service/nobody") == []
-
-
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v2", 404), ("PUT", "/healthz", 405)])
-async def test_what_is_not_supported_says_what_is(hub: Hub, method: str, path: str, status: int) -> None:
-    async with (
-        aiohttp.ClientSession() as http,
-        http.request(method, f"http://127.0.0.1:{hub.port}{path}") as answer,
-    ):
-        assert answer.status == status
-        assert ("Allow" in answer.headers) is (status == 405)
-        text = (await answer.json())["error"]
-        assert text.startswith(f"{method} {path}: ")
-        for word in ("/v1/catalog/services", "/v1/health/service/NAME", "/healthz", "seaport rows"):
-            assert word in text
 
 
 async def test_the_first_byte_decides_even_when_it_comes_alone(hub: Hub) -> None:
