@@ -256,9 +256,10 @@ class Catalog:
                         row.claims[ENGINE] = instance
                     else:
                         events += self._replace(row, instance, ENGINE, principal, row.measured)
-                case Gone(instance):
+                case Gone(instance, principal):
                     row = self._rows.get(instance.id)
-                    if row is not None and row.owner == ENGINE:
+                    # What outlives connections is removed wherever it was written, ours as well.
+                    if row is not None and (row.owner == ENGINE or (principal and row.principal)):
                         events += self._remove(row)
                     elif row is not None:
                         row.claims.pop(ENGINE, None)

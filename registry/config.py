@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .credentials import Credentials, read_credentials
 from .errors import ConfigurationError
 from .instance import is_loopback
 from .options import option
@@ -22,6 +23,10 @@ class RegistrySettings:
         "engine that holds the registrations: embedded:DIR (embedded: keeps them in memory only), etcd://HOST:PORT/PREFIX, "
         "zookeeper://HOST:PORT/PATH, consul://HOST:PORT, mdns://; empty: embedded, in the user's state folder (in memory with --port 0)",
     )
+    store_token_file: Path | None = option(None, "file with the token to show to the engine, on its first line")
+    store_ca: Path | None = option(None, "PEM file: TLS to the engine, trusting these authorities only")
+    store_cert: Path | None = option(None, "PEM file with our own certificate, where the engine asks for one")
+    store_key: Path | None = option(None, "PEM file with the key of --store-cert")
     allow: tuple[str, ...] = option((), "networks (CIDR, comma separated) whose addresses workers may advertise")
     dial_back: bool = option(True, "connect to an advertised address before serving it")
     insecure: bool = option(False, "listen beyond loopback although nobody is asked who they are")
@@ -54,6 +59,10 @@ class RegistrySettings:
         if self.dns_tls_port is not None and not self.tls_cert:
             raise ConfigurationError("--dns-tls-port wants --tls-cert and --tls-key")
         require_loopback(self.host, self.insecure or self.token_file is not None, "--token-file FILE or --insecure")
+
+    def credentials(self) -> Credentials:
+        """What we show to the engine. Raises ConfigurationError naming the file at fault."""
+        return read_credentials("--store", self.store_token_file, self.store_ca, self.store_cert, self.store_key)
 
     @property
     def dns_listen_port(self) -> int | None:

@@ -29,20 +29,29 @@ class StoreSettings:
 
     def credentials(self) -> Credentials:
         """Reads the token. Raises ConfigurationError naming the file at fault."""
-        token, file = "", self.registry_token_file
-        if file:
-            try:
-                token = (file.read_text("utf-8").splitlines() or [""])[0].strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"--registry-token-file {file}: {error}") from error
-            if not token:
-                raise ConfigurationError(f"--registry-token-file {file}: its first line is empty")
-            if not TOKEN.fullmatch(token):  # and never shown: it is a secret all the same
-                raise ConfigurationError(f"--registry-token-file {file}: a token is of printable ASCII, without spaces")
-            warn_if_world_readable(file)
-        if self.registry_key and not self.registry_cert:
-            raise ConfigurationError(f"--registry-key {self.registry_key}: whose? name its --registry-cert as well")
-        return Credentials(token, self.registry_ca, self.registry_cert, self.registry_key)
+        return read_credentials(
+            "--registry", self.registry_token_file, self.registry_ca, self.registry_cert, self.registry_key
+        )
+
+
+def read_credentials(
+    flag: str, token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None
+) -> Credentials:
+    """`flag`: how the options begin, `--registry` or `--store`. Raises ConfigurationError naming the file at fault."""
+    token = ""
+    if token_file:
+        try:
+            token = (token_file.read_text("utf-8").splitlines() or [""])[0].strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{flag}-token-file {token_file}: {error}") from error
+        if not token:
+            raise ConfigurationError(f"{flag}-token-file {token_file}: its first line is empty")
+        if not TOKEN.fullmatch(token):  # and never shown: it is a secret all the same
+            raise ConfigurationError(f"{flag}-token-file {token_file}: a token is of printable ASCII, without spaces")
+        warn_if_world_readable(token_file)
+    if key and not cert:
+        raise ConfigurationError(f"{flag}-key {key}: whose? name its {flag}-cert as well")
+    return Credentials(token, ca, cert, key)
 
 
 @dataclass(frozen=True)

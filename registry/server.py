@@ -14,7 +14,6 @@ from aiohttp import web
 from .catalog import Catalog
 from .changes import Change, Dial, Gone, Mark, Put, Refused
 from .config import RegistrySettings
-from .credentials import Credentials
 from .dialler import Dialler
 from .errors import ConfigurationError
 from .instance import Address, Instance
@@ -156,7 +155,7 @@ class Hub:
 
     async def _open_store(self) -> Store:
         settings = self.settings
-        store = open_store(settings.store or "embedded:", self._others_wrote, Credentials())
+        store = open_store(settings.store or "embedded:", self._others_wrote, settings.credentials())
         await store.start()
         self._closing.append(store.close)
         if isinstance(store, EmbeddedStore):

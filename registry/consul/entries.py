@@ -128,7 +128,7 @@ def service(instance: Instance) -> dict[str, Any]:
         "TaggedAddresses": {},
         "Meta": shown_meta(instance),
         "Port": instance.address.port,
-        "Weights": {"Passing": instance.weight, "Warning": 1},
+        "Weights": {"Passing": max(1, instance.weight), "Warning": 1},
         "EnableTagOverride": False,
         "Datacenter": DATACENTER,
     }

@@ -407,6 +407,13 @@ def test_a_worker_that_moves_to_another_hub_is_never_missed() -> None:
     assert here.foreign([Gone(instance("A"))]) == [], "the other's version goes: ours stays"
 
 
+def test_a_durable_row_that_was_removed_at_another_hub_is_gone_here() -> None:
+    it = Catalog()
+    it.register("p", instance("A"), "127.0.0.1", now=0)
+    assert kinds(it.foreign([Gone(instance("A"), "p")])) == [Gone]
+    assert seen(it) == {}
+
+
 @pytest.mark.parametrize("first", ["here", "there"])
 def test_a_durable_row_is_the_last_writers(first: str) -> None:
     it = Catalog()
