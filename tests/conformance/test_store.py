@@ -357,7 +357,7 @@ def contested(stage: Stage) -> Stage:
 
 async def test_who_writes_somebody_elses_id_takes_it_over(contested: Stage) -> None:
     stage, told = contested, list[Change]()
-    first, second, reader = await stage.store(), await stage.store(told.extend), await stage.store()
+    first, second, reader = await stage.store(), await stage.store(), await stage.store(told.extend)
     mine = stage.instance(meta={"by": "first"})
     await first.announce(mine)
     await stage.sees(second, [mine.id])
@@ -367,12 +367,15 @@ async def test_who_writes_somebody_elses_id_takes_it_over(contested: Stage) -> N
     await stage.settled(first, second)
     assert not stage.seen(second), "what one wrote oneself is not in one's own copy"
     # The one from whom it was taken can end as it likes: it is another's now.
+    told.clear()
     await first.withdraw(mine.id)
     await stage.settled(first, reader)
     assert stage.seen(reader)[mine.id].meta["by"] == "second"
     await first.close()
     await stage.settled(second, reader)
     assert stage.seen(reader)[mine.id].meta["by"] == "second"
+    gone = [change.instance.id for change in told if isinstance(change, Gone)]
+    assert mine.id not in gone, "not even for a moment"
     await second.withdraw(mine.id)
     await stage.sees(reader, [])
 
