@@ -1,8 +1,8 @@
 """Usage: scripts/fuzz [rows|dns|http|etcd|consul|journal …] [--seconds 60]
 
 Coverage-guided fuzzing of the registry's parsers with atheris, one process each, one after the other. A parser may raise
-the error it promises, and nothing else; what it accepts must go through the other direction. Memory above 1 GiB, or one input
-that takes over two seconds, is a failure as well. Findings are kept in a folder fuzz-NAME/.
+the error it promises, and nothing else; what it accepts must go through the other direction. Memory above 1 GiB, or an
+input that takes over two seconds, is a failure as well. Findings are kept in a folder fuzz-NAME/.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ with atheris.instrument_imports(include=["fairway.registry"]):
 
 HOST = "127.0.0.1"
 SEEDS = {
-    "rows": [b'["register","A1",{"role":"a@1.2.3","port":9001,"tags":["x"]}]\n', b'["hello",{"token":"t"}]\n["free","A1"]\n'],
-    "dns": [bytes.fromhex("123401000001000000000001") + b"\x01a\x07service\x07fairway\0\0\x21\0\1\0\0\x29\x10\0\0\0\0\0\0\0"],
+    "rows": [b'["register","A1",{"role":"a@1.2.3","port":9001,"tags":["x"]}]\n',
+             b'["hello",{"token":"t"}]\n["free","A1"]\n'],
+    "dns": [bytes.fromhex("123401000001000000000001")
+            + b"\x01a\x07service\x07fairway\0\0\x21\0\1\0\0\x29\x10\0\0\0\0\0\0\0"],
     "http": [b'{"Name":"a","Port":9001,"Tags":["x"],"Meta":{"k":"v"},"Check":{"TCP":"127.0.0.1:9001","Interval":"5s"}}'],
     "etcd": [b'{"writer":"W","principal":"","role":"a","host":"127.0.0.1","port":9001,"id":"A1"}'],
     "consul": [b'[{"Node":{"Address":"127.0.0.1"},"Service":{"ID":"A1","Service":"a","Port":9001,"Meta":{}},"Checks":[]}]'],
@@ -159,8 +161,8 @@ def main() -> int:
             (folder / "corpus" / f"seed-{number}").write_bytes(seed)
         print(f"{name}: {given.seconds} s", file=sys.stderr, flush=True)
         done = subprocess.run(
-            [sys.executable, __file__, "--run", name, f"-max_total_time={given.seconds}", "-timeout=2", "-rss_limit_mb=1024",
-             "-max_len=16384", f"-artifact_prefix={folder}/", str(folder / "corpus")],
+            [sys.executable, __file__, "--run", name, f"-max_total_time={given.seconds}", "-timeout=2",
+             "-rss_limit_mb=1024", "-max_len=16384", f"-artifact_prefix={folder}/", str(folder / "corpus")],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         runs = re.findall(r"Done (\d+) runs", done.stdout)
@@ -169,9 +171,8 @@ def main() -> int:
         if done.returncode or not runs:
             failed += 1
             print(done.stdout[-4000:], file=sys.stderr)
-        print(
-            f"{name:8} {runs[-1] if runs else 'failed':>10} inputs, {coverage[-1] if coverage else '?'} edges, {memory[-1] if memory else '?'} MB"
-        )
+            continue
+        print(f"{name:8} {runs[-1]:>10} inputs, {coverage[-1]} edges, {memory[-1]} MB", flush=True)
     return 1 if failed else 0
 
 
