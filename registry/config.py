@@ -20,8 +20,9 @@ class RegistrySettings:
     port: int = option(PORT, "TCP port: seaport rows and HTTP; 0 takes a free one", env="FAIRWAY_REGISTRY_PORT")
     store: str = option(
         "",
-        "engine that holds the registrations: embedded:DIR (embedded: keeps them in memory only), etcd://HOST:PORT/PREFIX, "
-        "zookeeper://HOST:PORT/PATH, consul://HOST:PORT, mdns://; empty: embedded, in the user's state folder (in memory with --port 0)",
+        "engine that holds the registrations: embedded:DIR (embedded: alone keeps them in memory), etcd://HOST:PORT/PREFIX, "
+        "zookeeper://HOST:PORT/PATH, consul://HOST:PORT, mdns://; empty: embedded, in the user's state folder "
+        "(in memory with --port 0)",
     )
     store_token_file: Path | None = option(None, "file with the token to show to the engine, on its first line")
     store_ca: Path | None = option(None, "PEM file: TLS to the engine, trusting these authorities only")
