@@ -20,7 +20,7 @@ class RegistrySettings:
     port: int = option(PORT, "TCP port: seaport rows and HTTP; 0 takes a free one", env="FAIRWAY_REGISTRY_PORT")
     store: str = option(
         "",
-        "engine that holds the registrations: embedded:DIR (embedded: alone keeps them in memory), etcd://HOST:PORT/PREFIX, "
+        "engine that holds the registrations: embedded:DIR (embedded: alone: in memory), etcd://HOST:PORT/PREFIX, "
         "zookeeper://HOST:PORT/PATH, consul://HOST:PORT, mdns://; empty: embedded, in the user's state folder "
         "(in memory with --port 0)",
     )

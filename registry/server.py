@@ -116,7 +116,7 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for transport in [each.transport for each in (*self.peers.values(), *self.doors)]:
+        for transport in [*(peer.transport for peer in self.peers.values()), *(door.transport for door in self.doors)]:
             transport.close()
         for close in reversed(self._closing):
             await cast("asyncio.Future[None]", close())

@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import WireError
 
@@ -147,7 +147,7 @@ def decode(line: bytes) -> Message | None:
     raise WireError(f'not a row this registry knows: {line[:60]!r}; expected e.g. ["register", id, {{...}}]')
 
 
-def _are_texts(value: object) -> bool:
+def _are_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def picture(seed: int = 0, size: tuple[int, int] = (320, 240), format: str = "JP
     out = io.BytesIO()
     image.save(out, format)
     return out.getvalue()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Registries that are started without a word about their store keep it there, not in the user's home."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,8 @@ class EmbeddedStore(Store):
             rows, marks = self._rows_and_marks()
             self.replica.replace(rows, marks, loop.time(), hold=False)
             took = time.monotonic() - began
-            log.info("%s: %d instances, %d marks, read in %.2f s", self.directory, len(rows), len(marks), took)
+            if rows or marks:
+                log.info("%s: %d instances, %d marks, read in %.2f s", self.directory, len(rows), len(marks), took)
             self._ended = loop.create_future()
             self._thread = threading.Thread(target=self._run, args=(loop,), name="fairway-journal", daemon=True)
             self._thread.start()

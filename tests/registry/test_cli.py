@@ -66,7 +66,7 @@ async def announced(hub: Hub, *instances: Instance) -> AsyncIterator[Link]:
         await worker.start(PATIENCE)
         await witness.start(PATIENCE)
         for instance in instances:
-            worker.announce(instance)
+            await worker.announce(instance)
         await witness.wait_for(lambda: len(witness.query()) == len(instances), PATIENCE)
         yield worker
     finally:
@@ -178,9 +178,9 @@ async def test_no_registry_there() -> None:
 async def test_watch(hub: Hub) -> None:
     async with announced(hub, OTHER) as worker, started("watch", "--registry", f"127.0.0.1:{hub.port}") as process:
         assert (await line(process.stdout)).split() == ["passing", "astyle", "127.0.0.1:9003", "[C3]"]
-        worker.announce(ONE)
+        await worker.announce(ONE)
         assert (await line(process.stdout)).split() == ["passing", "classify@1.2.3", "127.0.0.1:9001", "[A1]"]
-        worker.announce(replace(ONE, state="draining"))
+        await worker.announce(replace(ONE, state="draining"))
         assert (await line(process.stdout)).split()[:2] == ["draining", "classify@1.2.3"]
         await worker.withdraw("A1")
         assert (await line(process.stdout)).split() == ["gone", "classify@1.2.3", "127.0.0.1:9001", "[A1]"]
@@ -199,7 +199,7 @@ async def test_watch_ends_when_nobody_reads_it_any_more(hub: Hub) -> None:
         try:
             assert await asyncio.to_thread(os.read, reading, 1) == b"p", "it has begun to print"
             os.close(reading)
-            worker.announce(ONE)
+            await worker.announce(ONE)
             async with asyncio.timeout(PATIENCE):
                 _, err = await process.communicate()
             assert (process.returncode, err) == (0, b"")
