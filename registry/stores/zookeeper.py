@@ -66,7 +66,7 @@ class ZooKeeperStore(Store):
         self._where: dict[str, str] = {}  # id -> where its row is, whoever's
         self._marked: set[str] = set()  # ids with a mark
         self._odd: set[str] = set()  # nodes that cannot be read, and of which that was said
-        self._born = 0  # the transaction that made the root: another one is another ZooKeeper, or one that was emptied
+        self._born = 0, 0  # when the root was made: at another time, it is another ZooKeeper, or one that was emptied
         self._news: list[Change] = []  # of the copy, to be told
         self._heard = asyncio.Event()
         # What is ours:

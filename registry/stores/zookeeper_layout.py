@@ -27,12 +27,12 @@ from .outbox import Entry
 
 @dataclass(frozen=True)
 class Node:
-    """As it was read. `owner`: the session with which it ends; 0: it stays. `born`: the transaction that made it."""
+    """As it was read. `owner`: the session with which it ends, 0: it stays. `born`: which transaction made it, and when."""
 
     value: bytes
     version: int = 0
     owner: int = 0
-    born: int = 0
+    born: tuple[int, int] = 0, 0
 
 
 @dataclass(frozen=True)

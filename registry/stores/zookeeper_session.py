@@ -175,7 +175,7 @@ class Session:
             answer.set_exception(_translated(error))
         elif type(value) is tuple:  # of get: data and stat, which is a tuple with names
             data, stat = value
-            answer.set_result(Node(data or b"", stat.version, stat.ephemeralOwner, stat.czxid))
+            answer.set_result(Node(data or b"", stat.version, stat.ephemeralOwner, (stat.czxid, stat.ctime)))
         else:
             answer.set_result(value)
         self._pump()

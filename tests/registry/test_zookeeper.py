@@ -1,0 +1,540 @@
+"""`zookeeper://` where it is ZooKeeper's: sessions, owners, members, and what the conformance suite does not ask of all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fairway.registry.changes import Change, Gone, Mark, Put
+from fairway.registry.credentials import Credentials
+from fairway.registry.errors import ConfigurationError, InvalidInstance, StoreRefused, StoreUnavailable
+from fairway.registry.instance import Address, Instance
+from fairway.registry.ports import free_port
+from fairway.registry.store import TTL_SECONDS, Store, new_id, open_store
+
+from ..conformance.zookeeper import Ensemble, running_ensemble, zookeeper_missing
+from .certificates import certificates
+
+if (why := zookeeper_missing()) is not None:
+    pytest.skip(why, allow_module_level=True)
+
+from kazoo.client import KazooClient
+
+PATIENCE = 30.0
+
+
+def instance(id: str = "w1", port: int = 9001, **more: Any) -> Instance:
+    return Instance(id, "classify", Address("127.0.0.1", port), **more)
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Iterator[Ensemble]:
+    """One server for all tests that do it no harm; each has a path of its own."""
+    ensemble = Ensemble()
+    asyncio.run(ensemble.start())
+    yield ensemble
+    ensemble.stop()
+
+
+@pytest.fixture
+def path() -> str:
+    return f"t{new_id()}"
+
+
+@pytest.fixture
+def url(ensemble: Ensemble, path: str) -> str:
+    return f"zookeeper://{ensemble.hosts}/{path}"
+
+
+@asynccontextmanager
+async def opened(url: str, on_change: Callable[[Sequence[Change]], None] = lambda _: None, **more: Any) -> Any:
+    store = open_store(url, on_change, **more)
+    await store.start()
+    try:
+        await until(store, lambda: store.connected and store.synced)
+        yield store
+    finally:
+        await store.close()
+
+
+async def until(store: Store, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    try:
+        await store.wait_for(condition, seconds)
+    except TimeoutError:
+        raise AssertionError(f"{store!r} did not come to it; it holds {store.instances()}") from None
+
+
+async def sees(store: Store, *ids: str, seconds: float = PATIENCE) -> None:
+    await until(store, lambda: {one.id for one in store.instances()} == set(ids), seconds)
+
+
+@asynccontextmanager
+async def stranger(hosts: str, **more: Any) -> AsyncIterator[Any]:
+    """A client of somebody else's: kazoo itself, on its own terms; its methods block."""
+    client = KazooClient(hosts, **more)
+    await asyncio.to_thread(client.start)
+    try:
+        yield client
+    finally:
+        await asyncio.to_thread(client.stop)
+        client.close()
+
+
+async def owner(client: Any, path: str) -> int:
+    """The session of a node, 0 if it stays; -1: there is none."""
+    stat = await asyncio.to_thread(client.exists, path)
+    return -1 if stat is None else int(stat.ephemeralOwner)
+
+
+def session(store: Store) -> Any:
+    return store._session  # type: ignore[attr-defined]
+
+
+# -- where it is -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rest", "error"), [("", ConfigurationError), ("/path", ConfigurationError)])
+def test_what_names_no_host_is_refused(rest: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        open_store(f"zookeeper://{rest}")
+
+
+def test_what_is_no_port_is_refused() -> None:
+    with pytest.raises(InvalidInstance):
+        open_store("zookeeper://127.0.0.1:99999")
+
+
+def test_without_kazoo_the_extra_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kazoo"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kazoo", None)
+    monkeypatch.delitem(sys.modules, "fairway.registry.stores.zookeeper_session", raising=False)
+    with pytest.raises(ConfigurationError, match=r"pip install 'fairway\[zookeeper\]'"):
+        open_store("zookeeper://127.0.0.1")
+
+
+async def test_what_lies_where_is_for_anybody_to_read(ensemble: Ensemble, path: str) -> None:
+    deep = f"{path}/deep/down"  # none of which is there yet
+    async with opened(f"zookeeper://{ensemble.hosts}/{deep}") as store, stranger(ensemble.hosts) as client:
+        worker = instance("a/b c", models=("flowers",))
+        await store.write([Put(worker), Put(instance("lasting", 9100), "ops"), Mark("a/b c", False, "loud")])
+        value, stat = await asyncio.to_thread(client.get, f"/{deep}/v1/classify/a%2Fb%20c")
+        assert json.loads(value) == worker.as_meta() | {"writer": store.uid, "principal": ""}
+        assert stat.ephemeralOwner == session(store).id
+        assert await owner(client, f"/{deep}/v1/classify/lasting") == 0
+        value, stat = await asyncio.to_thread(client.get, f"/{deep}/marks/a%2Fb%20c")
+        assert (json.loads(value)["reason"], stat.ephemeralOwner) == ("loud", 0)
+        await store.withdraw(worker.id)
+        assert await owner(client, f"/{deep}/marks/a%2Fb%20c") == -1
+
+
+async def test_without_a_path_it_is_called_fairway(ensemble: Ensemble) -> None:
+    async with opened(f"zookeeper://{ensemble.hosts}") as store, stranger(ensemble.hosts) as client:
+        await store.announce(instance())
+        assert await owner(client, "/fairway/v1/classify/w1") == session(store).id
+
+
+async def test_nodes_of_strangers_are_skipped_and_said_once(
+    url: str, ensemble: Ensemble, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stranger(ensemble.hosts) as client:
+        for name, value in (("odd", b"\xff{"), ("list", b"[]"), ("nobodys", b'{"role": "classify", "port": 1}')):
+            await asyncio.to_thread(client.create, f"/{path}/v1/classify/{name}", value, makepath=True)
+        async with opened(url) as store, opened(url) as other:
+            await other.announce(instance())
+            await sees(store, "w1")
+            await asyncio.to_thread(client.set, f"/{path}/v1/classify/odd", b"still odd")
+            await other.announce(instance("w2"))
+            await sees(store, "w1", "w2")
+            await asyncio.to_thread(client.delete, f"/{path}/v1/classify/odd")
+    said = [record for record in caplog.records if "odd" in record.getMessage() and store.uid]
+    assert len(said) == 2, "each of the two stores says so, once"
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+async def expire(store: Store, hosts: str) -> None:
+    """ZooKeeper is told that the session is over, by one that has the same."""
+    id, password = session(store)._client.client_id
+    async with stranger(hosts, client_id=(id, password)):
+        pass
+
+
+async def test_who_loses_its_session_announces_again(url: str, ensemble: Ensemble, path: str) -> None:
+    async with opened(url) as store, opened(url) as reader, stranger(ensemble.hosts) as client:
+        rows = [instance(f"w{number}", 9000 + number) for number in range(100)]
+        await store.write([*map(Put, rows), Put(instance("lasting", 9100), "ops")])
+        await sees(reader, "lasting", *(row.id for row in rows))
+        before = session(store).id
+        await expire(store, ensemble.hosts)
+        await until(store, lambda: store.connected and session(store).id not in (0, before))
+        await sees(reader, "lasting", *(row.id for row in rows))
+        assert {await owner(client, f"/{path}/v1/classify/{row.id}") for row in rows} == {session(store).id}
+        assert await owner(client, f"/{path}/v1/classify/lasting") == 0
+
+
+async def test_a_reader_that_loses_its_session_keeps_its_copy(url: str, ensemble: Ensemble) -> None:
+    sizes: list[int] = []
+    async with opened(url) as store, opened(url, lambda _: sizes.append(len(reader.instances()))) as reader:
+        await store.write([Put(instance(f"w{number}", 9000 + number)) for number in range(20)])
+        await until(reader, lambda: len(reader.instances()) == 20)
+        sizes.clear()
+        before = session(reader).id
+        await expire(reader, ensemble.hosts)
+        await until(reader, lambda: reader.connected and session(reader).id not in (0, before))
+        await store.withdraw("w0")  # it goes on hearing
+        await until(reader, lambda: len(reader.instances()) == 19)
+        assert min(sizes) == 19
+
+
+@contextmanager
+def _as(store: Store, row: Instance) -> Iterator[bytes]:
+    yield json.dumps(row.as_meta() | {"writer": store.uid, "principal": ""}).encode()
+
+
+async def test_a_row_of_our_former_session_is_made_anew_in_this_one(url: str, ensemble: Ensemble, path: str) -> None:
+    """What zkconfig, and many after it, fell over: the old ephemeral node is still there, and ends with its session."""
+    row = instance()
+    where = f"/{path}/v1/classify/w1"
+    async with opened(url) as store, opened(url) as reader:
+        async with stranger(ensemble.hosts) as former:
+            with _as(store, row) as document:
+                await asyncio.to_thread(former.create, where, document, ephemeral=True, makepath=True)
+            await store.announce(row)
+            assert await owner(former, where) == session(store).id
+            # And if it happens behind our back, while all seems well:
+            await asyncio.to_thread(_replace, former, where, document)
+            await until_owner(former, where, session(store).id)
+        await sees(reader, "w1")
+        await store.announce(replace(row, weight=2))
+        await until(reader, lambda: [one.weight for one in reader.instances()] == [2])
+
+
+def _replace(client: Any, path: str, document: bytes) -> None:
+    transaction = client.transaction()
+    transaction.delete(path)
+    transaction.create(path, document, ephemeral=True)
+    assert transaction.commit() == [True, path]
+
+
+async def until_owner(client: Any, path: str, session: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await owner(client, path) != session:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_what_vanishes_is_announced_again(url: str, ensemble: Ensemble, path: str) -> None:
+    async with opened(url) as store, stranger(ensemble.hosts) as client:
+        await store.write([Put(instance()), Put(instance("lasting", 9100), "ops")])
+        await asyncio.to_thread(client.delete, f"/{path}/v1/classify/w1")
+        await asyncio.to_thread(client.delete, f"/{path}/v1/classify/lasting")
+        await until_owner(client, f"/{path}/v1/classify/w1", session(store).id)
+        assert await owner(client, f"/{path}/v1/classify/lasting") == -1, "that is for anybody to remove"
+
+
+async def test_what_vanishes_without_a_word_is_missed_all_the_same(url: str, ensemble: Ensemble, path: str) -> None:
+    """A server that swaps sessions, a watch that was lost: our rows are looked at even so."""
+    async with opened(url) as store, opened(url) as other, stranger(ensemble.hosts) as client:
+        await store.announce(instance())
+        await other.announce(instance("w2"))
+        await sees(store, "w2")
+        session(store)._heard = lambda _: None  # deaf from now on
+        with _as(store, instance()) as document:
+            await asyncio.to_thread(_replace, client, f"/{path}/v1/classify/w1", document)
+        await other.withdraw("w2")
+        await until_owner(client, f"/{path}/v1/classify/w1", session(store).id)
+        await sees(store)
+
+
+async def test_when_all_of_it_is_removed_it_is_made_again(url: str, ensemble: Ensemble, path: str) -> None:
+    async with opened(url) as store, opened(url) as reader, stranger(ensemble.hosts) as client:
+        await store.announce(instance())
+        await sees(reader, "w1")
+        await asyncio.to_thread(client.delete, f"/{path}", recursive=True)
+        await until_owner(client, f"/{path}/v1/classify/w1", session(store).id)
+        await store.announce(instance("w2"))
+        await sees(reader, "w1", "w2")
+
+
+# -- whose a row is ----------------------------------------------------------------------------------------------------
+
+
+async def test_who_frees_what_is_taken_over_at_that_moment_frees_nothing(url: str) -> None:
+    """The heir's node counts its versions from 0 as the old one did: a version alone would tell them not apart."""
+    async with opened(url) as store, opened(url) as heir, opened(url) as reader:
+        await store.announce(instance())
+        await sees(heir, "w1")
+        commit, raced = session(store).commit, 0
+
+        async def late(operations: Any) -> None:  # between our reading and our writing
+            nonlocal raced
+            if not raced:
+                await heir.announce(instance(weight=2))
+            raced += 1
+            await commit(operations)
+
+        session(store).commit = late
+        await store.withdraw("w1")
+        assert raced == 1, "it tried once, and then saw that the row was another's"
+        await until(reader, lambda: [one.weight for one in reader.instances()] == [2])
+        session(store).commit = commit
+        await store.close()
+        await heir.announce(instance("w2"))
+        await sees(reader, "w1", "w2")
+
+
+async def test_who_changes_what_is_taken_over_at_that_moment_owns_it_wholly(
+    url: str, ensemble: Ensemble, path: str
+) -> None:
+    async with opened(url) as store, opened(url) as heir, stranger(ensemble.hosts) as client:
+        await store.announce(instance())
+        await sees(heir, "w1")
+        commit, raced = session(store).commit, 0
+
+        async def late(operations: Any) -> None:
+            nonlocal raced
+            if not raced:
+                raced += 1
+                await heir.announce(instance(weight=2))
+            await commit(operations)
+
+        session(store).commit = late
+        await store.announce(instance(weight=3))
+        value, stat = await asyncio.to_thread(client.get, f"/{path}/v1/classify/w1")
+        assert (json.loads(value)["weight"], stat.ephemeralOwner) == (3, session(store).id), "the last word is ours"
+
+
+async def test_what_an_heir_leaves_comes_back_to_who_had_it(url: str) -> None:
+    async with opened(url) as store, opened(url) as heir, opened(url) as reader:
+        await store.announce(instance())
+        await sees(heir, "w1")
+        await heir.announce(instance(weight=2))
+        await until(reader, lambda: [one.weight for one in reader.instances()] == [2])
+        await sees(store, "w1")
+        await heir.close()
+        await until(reader, lambda: [one.weight for one in reader.instances()] == [1])
+        await sees(store)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_too_large_for_the_server_is_refused_and_harms_nothing() -> None:
+    """A server breaks the connection over a message that is too large for it, and says no word."""
+    async with running_ensemble(flags=["-Djute.maxbuffer=4096"]) as ensemble:
+        url = f"zookeeper://{ensemble.hosts}/small"
+        async with opened(url) as store, opened(url) as reader:
+            await store.announce(instance())
+            with pytest.raises(StoreRefused, match=r"jute\.maxbuffer"):
+                await store.announce(instance("large", meta={"words": "x" * 6000}))
+            # Each of these fits, and all in one message would not.
+            several = [instance(f"m{number}", 9100 + number, meta={"words": "x" * 700}) for number in range(10)]
+            await store.write([Put(row) for row in several])
+            await sees(reader, "w1", *(row.id for row in several))
+
+
+async def test_with_a_user_nobody_else_reads_or_writes(ensemble: Ensemble, path: str) -> None:
+    where = f"{ensemble.hosts}/{path}"
+    async with (
+        opened(f"zookeeper://user:secret@{where}") as store,
+        opened(f"zookeeper://user@{where}", credentials=Credentials("secret")) as reader,
+        stranger(ensemble.hosts) as client,
+    ):
+        await store.announce(instance())
+        await sees(reader, "w1")
+        for method in (lambda: client.get(f"/{path}/v1/classify/w1"), lambda: client.create(f"/{path}/v1/x", b"")):
+            with pytest.raises(Exception, match=r"^$") as caught:
+                await asyncio.to_thread(method)
+            assert type(caught.value).__name__ == "NoAuthError"
+        intruder = open_store(f"zookeeper://user:wrong@{where}")
+        await intruder.start()
+        try:
+            with pytest.raises(StoreRefused, match="NoAuth"):
+                await intruder.announce(instance("w2"))
+            assert not intruder.synced
+            assert not intruder.instances()
+        finally:
+            await intruder.close()
+        await store.announce(instance("w3"))
+        await sees(reader, "w1", "w3")
+
+
+# -- servers -----------------------------------------------------------------------------------------------------------
+
+
+async def test_of_several_hosts_one_may_be_dead_and_one_silent(ensemble: Ensemble, path: str) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:  # it takes the connection, and says nothing
+        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{silent.getsockname()[1]},{ensemble.hosts}"
+        async with opened(f"zookeeper://{hosts}/{path}") as store, opened(f"zookeeper://{hosts}/{path}") as reader:
+            await store.announce(instance())
+            await sees(reader, "w1")
+
+
+async def test_a_server_that_falls_silent_is_noticed_and_nothing_is_lost() -> None:
+    async with running_ensemble() as ensemble:
+        url = f"zookeeper://{ensemble.hosts}/silent"
+        async with opened(url) as store, opened(url) as reader, opened(url) as leaving:
+            await store.announce(instance())
+            await sees(reader, "w1")
+            server = ensemble.servers[0]
+            server.send(signal.SIGSTOP)
+            try:
+                loop = asyncio.get_running_loop()
+                begin = loop.time()
+                await leaving.close()
+                assert loop.time() - begin < 6, "who leaves does not wait for it"
+                late = [store.announce(instance(f"w{number}", 9000 + number)) for number in range(2, 600)]
+                ticks, over = 0, asyncio.ensure_future(asyncio.gather(*late, return_exceptions=True))
+                while not over.done():  # the loop is never held
+                    await asyncio.wait([over], timeout=0.05)
+                    ticks += 1
+                assert ticks > 40
+                assert all(isinstance(error, StoreUnavailable) for error in over.result())
+                await until(reader, lambda: not reader.connected)
+                assert [one.id for one in reader.instances()] == ["w1"]
+            finally:
+                server.send(signal.SIGCONT)
+            await sees(reader, *(f"w{number}" for number in range(1, 600)))
+
+
+async def test_a_server_that_was_emptied_is_filled_again_and_the_copy_holds() -> None:
+    """It has seen fewer transactions than we have: it refuses whoever wants to go on from there."""
+    async with running_ensemble() as ensemble:
+        url, sizes = f"zookeeper://{ensemble.hosts}/again", list[int]()
+        async with (
+            opened(url) as store,
+            opened(url) as gone,
+            opened(url, lambda _: sizes.append(len(reader.instances()))) as reader,
+        ):
+            rows = [instance(f"w{number}", 9000 + number) for number in range(10)]
+            await store.write([*map(Put, rows), Put(instance("lasting", 9100), "ops")])
+            await gone.announce(instance("orphan", 9200))
+            await until(reader, lambda: len(reader.instances()) == 12)
+            for _ in range(50):
+                await store.announce(rows[0])
+                await store.announce(replace(rows[0], weight=2))
+            server = ensemble.servers[0]
+            server.kill()
+            await gone.close()
+            shutil.rmtree(server.data)
+            sizes.clear()
+            await ensemble.start()
+            wanted = {"lasting", *(row.id for row in rows)}
+            await until(reader, lambda: reader.synced, 2 * PATIENCE)
+            assert {one.id for one in reader.instances()} >= wanted
+            await sees(reader, *wanted, seconds=2 * PATIENCE)  # the orphan was held for its owner, which never came
+            assert min(sizes) >= 11
+            async with opened(url) as newcomer:
+                await sees(newcomer, *wanted)
+
+
+async def test_one_of_three_members_dies_and_nobody_notices() -> None:
+    async with running_ensemble(3) as ensemble:
+        url = f"zookeeper://{ensemble.hosts}/three"
+        told: list[Change] = []
+        async with opened(url) as store, opened(url, told.extend) as reader:
+            await store.write([Put(instance()), Put(instance("lasting", 9100), "ops")])
+            await sees(reader, "w1", "lasting")
+            leader = next(one for one in ensemble.servers if "Mode: leader" in one.command("srvr"))
+            leader.kill()
+            await store_up(store, instance("w2", 9002))
+            await sees(reader, "w1", "w2", "lasting")
+            assert not [change for change in told if isinstance(change, Gone)]
+
+
+async def store_up(store: Store, row: Instance) -> None:
+    """A new leader is chosen meanwhile."""
+    try:
+        await store.announce(row)
+    except StoreUnavailable:
+        await until(store, lambda: store.connected and row.id not in store._outbox)  # type: ignore[attr-defined]
+
+
+async def test_over_tls_with_our_own_authority_only(caplog: pytest.LogCaptureFixture) -> None:
+    keys = certificates()
+    port = free_port()
+    async with running_ensemble() as ensemble:
+        server = ensemble.servers[0]
+        server.kill()
+        keystore = ensemble.folder / "server.pem"
+        keystore.write_bytes(keys.server_key.read_bytes() + keys.server_cert.read_bytes())
+        server.more += (
+            "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n"
+            f"secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n"
+            f"ssl.keyStore.location={keystore}\nssl.keyStore.type=PEM\n"
+            f"ssl.trustStore.location={keys.ca}\nssl.trustStore.type=PEM\n"
+        )
+        await ensemble.start()
+        client = Credentials(ca=keys.ca, cert=keys.client_cert, key=keys.client_key)
+        url = f"zookeeper://127.0.0.1:{port}/tls"
+        async with opened(url, credentials=client) as store, opened(url, credentials=client) as reader:
+            rows = [instance(f"w{number}", 9000 + number, meta={"words": "x" * 2000}) for number in range(100)]
+            await store.write([Put(row) for row in rows])
+            await sees(reader, *(row.id for row in rows))
+        trusting = open_store(url, credentials=replace(client, ca=keys.stranger.pem))
+        with caplog.at_level(logging.WARNING, "fairway.registry.zookeeper"):
+            await trusting.start()
+            with pytest.raises(StoreUnavailable):
+                await trusting.announce(instance())
+            await trusting.close()
+        assert f"no ZooKeeper at 127.0.0.1:{port}" in caplog.text
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+async def test_close_ends_the_session_and_all_threads(url: str, ensemble: Ensemble, path: str) -> None:
+    before = set(threading.enumerate())
+    async with stranger(ensemble.hosts) as client:
+        with_client = set(threading.enumerate())
+        store = open_store(url)
+        await store.start()
+        await store.write(
+            [Put(instance()), Put(instance("lasting", 9100), "ops"), Mark("w1", False), Mark("lasting", False)]
+        )
+        await until(store, lambda: len(store._marked) == 2)  # type: ignore[attr-defined]
+        assert set(threading.enumerate()) > with_client
+        await store.close()
+        assert await owner(client, f"/{path}/v1/classify/w1") == -1
+        assert await owner(client, f"/{path}/marks/w1") == -1, "what was said of a row ends with it"
+        assert await owner(client, f"/{path}/v1/classify/lasting") == 0
+        assert await owner(client, f"/{path}/marks/lasting") == 0
+        for thread in set(threading.enumerate()) - with_client:
+            await asyncio.to_thread(thread.join, PATIENCE)
+            assert not thread.is_alive()
+    assert {thread for thread in set(threading.enumerate()) - before if thread.name.startswith("fairway")} == set()
+
+
+async def test_who_is_away_for_longer_than_a_session_comes_back_by_itself() -> None:
+    async with running_ensemble() as ensemble:
+        url = f"zookeeper://{ensemble.hosts}/long"
+        async with opened(url) as store, opened(url) as reader:
+            await store.announce(instance())
+            await sees(reader, "w1")
+            ensemble.servers[0].kill()
+            await until(store, lambda: not store.connected)
+            first = session(store)._client
+            async with asyncio.timeout(2 * PATIENCE):
+                # The session is given up: there is nothing to resume.
+                while session(store)._client is first:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            await ensemble.start()
+            await until(store, lambda: store.connected)
+            await until(reader, lambda: reader.connected)
+            async with stranger(ensemble.hosts) as client:
+                await until_owner(client, "/long/v1/classify/w1", session(store).id)
+            await asyncio.sleep(TTL_SECONDS + 1)  # until the old session is over: it takes nothing along
+            assert [one.id for one in reader.instances()] == ["w1"]
