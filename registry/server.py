@@ -262,7 +262,11 @@ class Hub:
 
     def _others_wrote(self, changes: Sequence[Change]) -> None:
         self._pipeline.overwritten(changes)
-        self._tell(self.catalog.foreign(changes))
+        events = self.catalog.foreign(changes)
+        # The mark of a row whose lease ran out: nobody else is left to remove it.
+        lifted = [e for e in events if isinstance(e, Mark) and e.enabled and self.catalog.get(e.id) is None]
+        self._tell([event for event in events if event not in lifted])
+        self._submit(lifted)
 
     def _tell(self, events: Events, origin: str = "", error: Exception | None = None) -> None:
         services: set[str | None] = set()

@@ -15,6 +15,7 @@ import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from urllib.parse import unquote
 
 from .changes import Change, Gone, Mark, Put
 from .credentials import Credentials
@@ -158,14 +159,14 @@ def open_store(
 
 
 def parse_hosts(rest: str, port: int) -> tuple[str, str, list[Address], str]:
-    """What follows an engine's `://`: `[user:password@]host[:port][,host[:port]...][/path]`.
+    """What follows an engine's `://`: `[user:password@]host[:port][,host[:port]...][/path]`; the login percent-encoded.
 
     -> user, password, addresses (with `port` where none is named), path without slashes at its ends.
     Raises ConfigurationError or InvalidInstance.
     """
     hosts, _, path = rest.partition("/")
     login, _, hosts = hosts.rpartition("@")
-    user, _, password = login.partition(":")
+    user, _, password = map(unquote, login.partition(":"))
     addresses = [
         Address.parse(text if text.rpartition(":")[2].isdigit() and not text.endswith("]") else f"{text}:{port}")
         for text in hosts.split(",")

@@ -107,7 +107,8 @@ class CatalogMachine(RuleBasedStateMachine):
                             reader.read(told)
                 case _:
                     pass
-            if not foreign:
+            lifted = isinstance(event, Mark) and event.enabled and self.catalog.get(event.id) is None
+            if not foreign or lifted:
                 self.write(event)
 
     def write(self, event: Event) -> None:
@@ -119,7 +120,7 @@ class CatalogMachine(RuleBasedStateMachine):
             case Mark(id, enabled):
                 self.journal[f"mark {id}"] = event
                 if enabled:
-                    del self.journal[f"mark {id}"]
+                    self.journal.pop(f"mark {id}")
 
     # -- peers ----------------------------------------------------------------------------------------------
 
