@@ -35,6 +35,7 @@ from typing import Any, TypeVar
 import uvloop
 from bench_registry_contenders import Contender, Fairway, Owner, Seaport
 from bench_registry_foreign import Etcd, ZooKeeper
+from bench_registry_wires import Wire
 
 T = TypeVar("T")
 Turn = Callable[[int], Awaitable[None]]  # of which round
@@ -190,11 +191,8 @@ class Bench:
         say(f"{contender.name}: lives at {spent / wall * 100:.1f} % of a core, {rss:.0f} MB; {contender.lost} lost")
 
     async def _cost(self, contender: Contender, owners: Sequence[Owner], size: int) -> None:
-        """What all the others' heartbeats cost meanwhile is measured just before, and taken off."""
-        meter = Meter(contender)
-        await asyncio.sleep(2 * self.load.seconds if size else 0.1)
-        spent, wall = meter.read()
-        idle = spent / wall
+        """The others keep silent meanwhile, for less than makes them suspect: theirs is another cost."""
+        Wire.silent = True
         meter = Meter(contender)
         until = time.monotonic() + 2 * self.load.seconds
 
@@ -208,7 +206,8 @@ class Bench:
 
         changes = sum(await step(asyncio.gather(*(one(number, owner) for number, owner in enumerate(owners)))))
         spent, wall = meter.read()
-        micros = (spent - idle * wall) / changes * 1e6
+        Wire.silent = False
+        micros = spent / changes * 1e6
         self.findings.add(5, contender.name, **{str(size): micros})
         say(f"{contender.name}: {changes:,} changes beside {size:,} instances in {wall:.1f} s, {micros:.0f} µs each")
 

@@ -141,7 +141,7 @@ class ZooKeeper(Contender):
     def command(self) -> list[str]:
         (self.folder / "zoo.cfg").write_text(
             f"tickTime=2000\ndataDir={self.folder / 'data'}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
-            "maxClientCnxns=0\nadmin.enableServer=false\n"
+            "maxClientCnxns=0\nclientPortListenBacklog=1024\nadmin.enableServer=false\n"
         )
         main = "org.apache.zookeeper.server.ZooKeeperServerMain"
         return ["java", "-Xmx512m", "-cp", self.JAR, main, str(self.folder / "zoo.cfg")]

@@ -16,11 +16,14 @@ from collections.abc import Callable
 from typing import Self, cast
 
 BEAT = b'["heartbeat"]\n'
+SILENCE_PAUSE = 0.3  # seconds
 Heard = Callable[[str], None]  # the id of an instance that appeared
 
 
 class Wire(asyncio.Protocol):
-    """`finished(data)` of a kind of wire says when an answer is complete."""
+    """Ends with its connection; `lost` says whether that was the server's doing."""
+
+    silent = False  # of all: whoever is due to beat waits until it may
 
     def __init__(self) -> None:
         self.lost = False
@@ -77,9 +80,12 @@ class Wire(asyncio.Protocol):
         loop = asyncio.get_running_loop()
 
         def again() -> None:
-            if not self.lost:
+            if self.lost:
+                return
+            if not Wire.silent:
                 say()
-                self._timer = loop.call_later(seconds * random.uniform(0.9, 1.1), again)
+            pause = seconds * random.uniform(0.9, 1.1) if not Wire.silent else SILENCE_PAUSE
+            self._timer = loop.call_later(pause, again)
 
         self._timer = loop.call_later(seconds * random.random(), again)
 
