@@ -4,7 +4,8 @@ An engine holds three things: ephemeral rows, which live as long as the store th
 connection); durable rows, written with a principal, which live until removed; and an operator's marks.
 
 The copy (`instances()`) holds what OTHERS wrote, and is the last known good one while the engine is away. What this store
-wrote is written again, in full, whenever the engine has lost it.
+wrote is written again, in full, whenever the engine has lost it; but a durable row belongs to whoever wrote it last, and if
+somebody else removes one of ours, that is told as its `Gone`.
 """
 
 from __future__ import annotations

@@ -294,14 +294,17 @@ class EtcdStore(Store):
                         self._compare(row, one)
                     else:
                         rows.append(row)
+        removed: list[Change] = []
         for id, own in list(self._own.items()):
             if id in ours or self._pending(id):
                 continue
             if own.principal and (same or id in self._where):
                 del self._own[id]  # somebody removed it, or changed it, as is their right
+                removed += [] if id in self._where else [Gone(own.instance, own.principal)]
             elif id not in self._where:
                 self._again([id])
-        await self._tell(self.replica.replace(rows, marks, asyncio.get_running_loop().time(), hold))
+        copied = self.replica.replace(rows, marks, asyncio.get_running_loop().time(), hold)
+        await self._tell([*removed, *copied])
 
     async def heard(self, found: Sequence[Found]) -> None:
         changes = [change for one in found if self._is_news(one) for change in self._learn(one)]
@@ -344,8 +347,8 @@ class EtcdStore(Store):
         if own and self._layout.row(own.instance) == key and not self._pending(id):
             if own.principal:
                 del self._own[id]
-            else:
-                self._again([id])
+                return [Gone(own.instance, own.principal)]
+            self._again([id])
         row = self.replica.get(id)
         return self.replica.receive(Gone(row.instance, row.principal)) if row else []
 

@@ -304,6 +304,7 @@ class ZooKeeperStore(Store):
                 continue
             if own.principal and (same or id in self._where):
                 del self._own[id]  # somebody removed it, or changed it, as is their right
+                self._learnt([] if id in self._where else [Gone(own.instance, own.principal)])
             elif id not in self._where:
                 self._again(id)
         self._learnt(self.replica.replace(rows, marks, asyncio.get_running_loop().time(), hold))
@@ -340,6 +341,7 @@ class ZooKeeperStore(Store):
         if own and self._layout.row(own.instance) == path and not self._pending(id):
             if own.principal:
                 del self._own[id]
+                self._learnt([Gone(own.instance, own.principal)])
             else:
                 self._again(id)
         if row := self.replica.get(id):

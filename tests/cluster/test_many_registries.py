@@ -127,6 +127,12 @@ async def test_what_is_registered_over_http_belongs_to_all_registries() -> None:
             asked(f"{b}/agent/service/maintenance/A1?enable=false", "PUT")
             asked(f"{b}/agent/check/pass/service:A1", "PUT")
             await until(lambda: passing(a) == ["A1"])
+            for register, deregister in ((a, b), (b, a)):
+                asked(f"{register}/agent/service/register", "PUT", body | {"ID": "A2"})
+                await until(lambda: statuses(a) == statuses(b) == ["passing", "critical"])
+                asked(f"{deregister}/agent/service/deregister/A2", "PUT")
+                await until(lambda: statuses(a) == statuses(b) == ["passing"])
+                asked(f"{b}/agent/check/pass/service:A1", "PUT")
             first.send(signal.SIGKILL)
             asked(f"{b}/agent/check/pass/service:A1", "PUT")
             assert passing(b) == ["A1"], "it was not the dead registry's"

@@ -166,13 +166,15 @@ async def test_a_durable_row_may_be_changed_by_another_and_stays_what_it_is(dura
 
 
 async def test_who_wrote_a_durable_row_does_not_bring_back_what_another_removed(durable: Stage) -> None:
-    stage = durable
-    writer, other, reader = await stage.store(), await stage.store(), await stage.store()
+    stage, told = durable, list[Change]()
+    writer, other, reader = await stage.store(told.extend), await stage.store(), await stage.store()
     mine = stage.instance()
     await writer.write([Put(mine, "ops")])
     await stage.sees(other, [mine.id])
     await other.write([Gone(mine, "ops")])
     await stage.sees(reader, [])
+    ended = [mine.id, "ops"]
+    await stage.until(writer, lambda: ended in [[c.instance.id, c.principal] for c in told if isinstance(c, Gone)])
     async with stage.away():
         await stage.until(writer, lambda: not writer.connected)
     await stage.until(writer, lambda: writer.connected and writer.synced, START_SECONDS)
