@@ -170,7 +170,10 @@ async def test_metadata_and_a_token_in_it(node_folder: Path, tmp_path: Path) -> 
 
 def test_the_commands_of_seaport(node_folder: Path, tmp_path: Path) -> None:
     """`listen show query watch register -- COMMAND`, as documented there, and working."""
-    script = "import http.server as h, sys; h.HTTPServer(('127.0.0.1', int(sys.argv[1])), h.BaseHTTPRequestHandler).serve_forever()"
+    script = (
+        "import http.server as h, sys; "
+        "h.HTTPServer(('127.0.0.1', int(sys.argv[1])), h.BaseHTTPRequestHandler).serve_forever()"
+    )
     port = free_port()
     with Running([*FAIRWAY, "registry", "listen", str(port), "--store=embedded:"]) as hub:
         hub.line(r"registry listening on 127\.0\.0\.1")
