@@ -17,9 +17,7 @@ import random
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import ifaddr
 from zeroconf import (  # type: ignore[attr-defined]  # the records are told nowhere, and offered everywhere
     DNSAddress,
     DNSOutgoing,
@@ -37,6 +35,7 @@ from zeroconf.asyncio import AsyncZeroconf
 from .deadlines import Deadlines
 from .errors import InvalidInstance
 from .instance import Address
+from .links import Link, links
 
 log = logging.getLogger("fairway.registry.lan")
 
@@ -49,15 +48,6 @@ TOGETHER_SECONDS = 0.2  # what is due within this time is said at once
 PACE_BYTES, PACE_SECONDS = 12_000, 0.003  # so much, then a pause: receive buffers are small
 ASK_SECONDS = (0.0, 0.75)  # who is there? Asked when the network came
 MOST_WAITING, WAIT_SECONDS = 256, 2.0  # TXT records whose SRV or A is in another packet
-
-
-@dataclass(frozen=True)
-class Link:
-    """An interface in use, by its IPv4 address."""
-
-    index: int
-    address: str
-    network: ipaddress.IPv4Network
 
 
 @dataclass(frozen=True)
@@ -74,28 +64,6 @@ class Heard:
     addresses: frozenset[Address]  # SRV and A records together
     txt: bytes
     parted: bool  # its end, said by itself
-
-
-def links(wanted: Sequence[str] = ()) -> tuple[Link, ...]:
-    """The usable ones of those with these addresses; of all but loopback if none are named."""
-    found = set()
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            if not ip.is_IPv4 or not isinstance(ip.ip, str):
-                continue
-            network = ipaddress.IPv4Network((ip.ip, ip.network_prefix), strict=False)
-            if (ip.ip in wanted if wanted else not network.is_loopback) and not _cut(adapter.name):
-                found.add(Link(adapter.index or 0, ip.ip, network))
-    return tuple(sorted(found, key=lambda link: (link.index, link.address)))
-
-
-def _cut(name: str) -> bool:
-    """Whether the kernel says that no packet gets through. `unknown`, loopback's state, is none of these."""
-    try:
-        state = Path("/sys/class/net", name.partition(":")[0], "operstate").read_text("ascii").strip()
-    except OSError:  # not Linux
-        return False
-    return state in ("down", "lowerlayerdown", "notpresent", "dormant")
 
 
 class Lan:
@@ -158,6 +126,11 @@ class Lan:
         """`say` and `unsay` in one."""
         self._change(services, labels)
         await self._said()
+
+    def replace(self, services: Sequence[Service]) -> None:
+        """All that we hold from now on. Waits for nothing."""
+        ours = {service.label for service in services}
+        self._change(services, [label for label in self._held if label not in ours])
 
     def again(self, label: str) -> None:
         """It is said again at once: somebody said otherwise."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fairway.registry.stores.mdns")
 
 KIND = "_fairway-worker._tcp.local."
-FIRST_SECONDS = 1.5  # until all who are there have answered the first question (RFC 6762, 6)
+FIRST_SECONDS = 1.2  # until all who are there have answered the first question, or said it anyway (RFC 6762, 6)
 LOOK_SECONDS = 0.25  # how often it is looked who was silent for too long
 DIAL_SECONDS, DIALS = 1.0, 16  # how long a connection may take, and how many are tried at once
 
@@ -175,12 +175,12 @@ class MdnsStore(Store):
         if self._lan is not None:
             await self._lan.unsay([label(id)], loud=False)
 
-    async def _say_again(self, id: str, later_than: int) -> None:
+    async def _say_again(self, id: str) -> None:
         """Who took it over is gone."""
         said = self._said.get(id)
         if said is None or not said.yielded or self._lan is None:
             return
-        said.word, service = self._formulate(said.word.instance, later_than)
+        said.word, service = self._formulate(said.word.instance, self._rows.stamp(id))
         said.yielded = False
         await self._lan.say([service])
 
@@ -219,7 +219,7 @@ class MdnsStore(Store):
     def _take(self, changes: Sequence[Put | Gone]) -> None:
         for change in changes:
             if isinstance(change, Gone) and (said := self._said.get(change.instance.id)) and said.yielded:
-                self._spawn(self._say_again(change.instance.id, said.word.stamp))
+                self._spawn(self._say_again(change.instance.id))
         if changes:
             self._news += changes
             self._woken.set()

@@ -1,7 +1,7 @@
 """What was heard over mDNS, row by row: whom to believe, whom to ask, who is lost. Sans-io: `now` is an argument.
 
 Anybody on the network may say anything, and packets come twice, late, or not at all. Law: of one id the word with the
-latest stamp counts; who said its own end is not brought back by an older word; there are never more than MOST_ROWS.
+latest stamp counts; once its end was said no older word brings it back; there are never more than MOST_ROWS.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ class Rows:
         self.refused = 0  # words for which there was no room
         self._words: dict[str, Word] = {}
         self._hearing: Hearing[str] = Hearing()
-        self._ends: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()  # id, writer -> stamp, when
+        self._ends: OrderedDict[str, tuple[int, float]] = OrderedDict()  # id -> stamp, when
 
     def hear(self, word: Word, now: float) -> list[Put | Gone]:
         id = word.instance.id
         known = self._words.get(id)
-        ended, _ = self._ends.get((id, word.writer), (-1, 0.0))
-        if word.stamp <= ended or (known is not None and known != word and known.order >= word.order):
+        if word.stamp <= self._ended(id) or (known is not None and known != word and known.order >= word.order):
             return []
         if known is None and len(self._words) >= self.most:
             self.refused += 1
@@ -44,7 +43,7 @@ class Rows:
     def part(self, word: Word, now: float) -> list[Put | Gone]:
         """Its writer says that it is over."""
         id = word.instance.id
-        self._end(id, word, now)
+        self._end(id, word.stamp, now)
         known = self._words.get(id)
         if known is None or known.writer != word.writer or known.stamp > word.stamp:
             return []
@@ -53,7 +52,7 @@ class Rows:
 
     def due(self, now: float) -> tuple[list[Instance], list[Put | Gone]]:
         """-> those to be asked, and the ends of those that did not answer."""
-        while self._ends and (oldest := next(iter(self._ends.values())))[1] + END_SECONDS <= now and oldest:
+        while self._ends and next(iter(self._ends.values()))[1] + END_SECONDS <= now:
             self._ends.popitem(last=False)
         ask, lost = self._hearing.due(now)
         return [self._words[id].instance for id in ask], [Gone(self._words.pop(id).instance) for id in lost]
@@ -63,8 +62,8 @@ class Rows:
         self._hearing.doubt(id, now)
 
     def stamp(self, id: str) -> int:
-        """Of the word that counts; -1 if there is none."""
-        return self._words[id].stamp if id in self._words else -1
+        """Of the word that counts, or of its end; -1 if nothing was heard of it."""
+        return max(self._ended(id), self._words[id].stamp if id in self._words else -1)
 
     def forget(self, id: str) -> None:
         self._words.pop(id, None)
@@ -76,9 +75,13 @@ class Rows:
             self.forget(id)
         self._ends.clear()
 
-    def _end(self, id: str, word: Word, now: float) -> None:
-        before, _ = self._ends.pop((id, word.writer), (-1, 0.0))
-        self._ends[id, word.writer] = max(before, word.stamp), now
+    def _ended(self, id: str) -> int:
+        return self._ends[id][0] if id in self._ends else -1
+
+    def _end(self, id: str, stamp: int, now: float) -> None:
+        before = self._ended(id)
+        self._ends.pop(id, None)  # in the order of time
+        self._ends[id] = max(before, stamp), now
         while len(self._ends) > MOST_ENDS:
             self._ends.popitem(last=False)
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 
 from ..errors import InvalidInstance, StoreRefused
 from ..instance import Instance
+from ..txt import MOST_STRING, pack, unpack
 
 VERSION = "1"
 MOST_BYTES = 1200  # of strings; with names and addresses a packet of Ethernet's size
-MOST_STRING = 255  # RFC 1035, 3.3
+ROOM = MOST_STRING - len("d0=")
 LATEST = 2**62
 
 PLAIN = re.compile(
@@ -60,29 +61,25 @@ def encode(word: Word) -> bytes:
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreRefused(f"{word.instance.id!r:.80} cannot be written as JSON: {error}") from error
     said = {"txtvers": VERSION, "group": word.group, "writer": word.writer, "stamp": str(word.stamp)}
-    strings = [f"{key}={value}".encode() for key, value in said.items() if value]
-    room = MOST_STRING - len("d0=")
-    cuts = range(0, len(document), room)
-    most = MOST_BYTES - sum(len(string) + 1 for string in strings) - len(cuts) * len("_d0=")
+    strings = {key: value.encode() for key, value in said.items() if value}
+    most = MOST_BYTES - len(pack(strings)) - len("_d0=") * -(-len(document) // ROOM)
     if len(document) > most:
         raise StoreRefused(
             f"{word.instance.id!r:.80} has a document of {len(document)} bytes: over mDNS it must fit into one packet, "
             f"about {MOST_BYTES - 100} bytes; say less of it, or use a registry"
         )
-    strings += [f"d{number}=".encode() + document[cut : cut + room] for number, cut in enumerate(cuts)]
-    return b"".join(bytes((len(string),)) + string for string in strings)
+    cuts = range(0, len(document), ROOM)
+    return pack(strings | {f"d{number}": document[cut : cut + ROOM] for number, cut in enumerate(cuts)})
 
 
 def decode(name: str, txt: bytes) -> Word | None:
     """What stands under the label `name`; None if it is none of ours, or not well-formed."""
-    said = _strings(txt)
+    said = unpack(txt)
     if len(txt) > MOST_BYTES or said.get("txtvers") != VERSION.encode():
         return None
     try:
         group, writer, stamp = (said.get(key, b"").decode("ascii") for key in ("group", "writer", "stamp"))
-        document = b""
-        for number in range(10):
-            document += said.get(f"d{number}", b"")
+        document = b"".join(said.get(f"d{number}", b"") for number in range(10))
         meta = json.loads(document.decode(), parse_constant=_finite, parse_float=_finite)
         if not isinstance(meta, dict):
             return None
@@ -96,19 +93,6 @@ def decode(name: str, txt: bytes) -> Word | None:
     return Word(
         replace(instance, checks=()), writer, int(stamp), group
     )  # checks go with rows that outlive their writer
-
-
-def _strings(txt: bytes) -> dict[str, bytes]:
-    """Key -> value; the first of each key counts (RFC 6763, 6.4)."""
-    said: dict[str, bytes] = {}
-    at = 0
-    while at < len(txt):
-        end = at + 1 + txt[at]
-        key, equals, value = txt[at + 1 : end].partition(b"=")
-        if equals:
-            said.setdefault(key.decode("ascii", "replace").lower(), value)
-        at = end
-    return said
 
 
 def _finite(text: str) -> float:
