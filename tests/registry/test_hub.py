@@ -223,20 +223,23 @@ async def test_a_registration_is_answered(hub: Hub) -> None:
 
 
 async def test_an_address_is_served_once_somebody_listens_there() -> None:
-    async with running_hub(dial_back=True) as hub, greeted(hub.port) as watcher:
-        async with greeted(hub.port, Hello(services=())) as worker:
-            port = free_port()
-            worker.say(row("A1", port))
-            refused = await worker.next()
-            assert isinstance(refused, Rejected)
-            assert f"nobody can be reached at 127.0.0.1:{port}" in refused.reason
-            assert hub.catalog.instances() == []
-            async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port):
-                heard = await watcher.next()
-                assert isinstance(heard, Register)
-                assert heard.id == "A1"
-                worker.say(row("A1", port, words="again"))
-                assert await worker.next() == Accepted("A1")
+    port = free_port()
+    async with (
+        running_hub(dial_back=True) as hub,
+        greeted(hub.port) as watcher,
+        greeted(hub.port, Hello(services=())) as worker,
+    ):
+        worker.say(row("A1", port))
+        refused = await worker.next()
+        assert isinstance(refused, Rejected)
+        assert f"nobody can be reached at 127.0.0.1:{port}" in refused.reason
+        assert hub.catalog.instances() == []
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port):
+            heard = await watcher.next()
+            assert isinstance(heard, Register)
+            assert heard.id == "A1"
+            worker.say(row("A1", port, words="again"))
+            assert await worker.next() == Accepted("A1")
 
 
 async def test_the_story_of_the_zombie() -> None:

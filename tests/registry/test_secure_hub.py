@@ -105,7 +105,7 @@ async def test_a_revoked_token_ends_what_was_registered_with_it(tokens: Path) ->
         async with greeted(hub.port, Hello(WORKER)) as worker:
             worker.say(row("A1"))
             assert isinstance(await reader.next(), Register)
-            tokens.write_text(TOKENS.replace(WORKER, "another-token-of-workers"))
+            await asyncio.to_thread(tokens.write_text, TOKENS.replace(WORKER, "another-token-of-workers"))
             assert hub._tokens is not None
             hub._tokens.look()
             assert await reader.next() == Free("A1")
