@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
@@ -11,11 +12,15 @@ import pytest_asyncio
 from .engines import ENGINES, Engine, load
 from .stage import Stage
 
+REQUIRED = "FAIRWAY_TEST_ENGINES_REQUIRED"  # set where an engine that is not there is a failure, as in .ci/run
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     found = load(request.param)
     if isinstance(found, str):
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{REQUIRED} is set, and {found}")
         pytest.skip(found)
     engine = found()
     await engine.start()
