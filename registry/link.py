@@ -60,10 +60,11 @@ class Link(Store):
         services: Sequence[str] | None = None,
     ) -> None:
         super().__init__(on_change)
-        self._finder = _finder() if hubs == AUTO else None
-        self.hubs = [Address("127.0.0.1", PORT)] if self._finder else parse_hosts(str(hubs), PORT)[2]
+        self._look = hubs == AUTO  # on the local network, if nobody is here
+        self.hubs = [Address("127.0.0.1", PORT)] if self._look else parse_hosts(str(hubs), PORT)[2]
         self._hello = Hello(credentials.token, None if services is None else tuple(services))
         self._tls = credentials.tls(always=tls)
+        self._finder: Finder | None = None
         self._at = self.hubs[0]  # the hub we talk to, or tried last
         self._fairway = False  # it answers registrations
         self._writer: asyncio.StreamWriter | None = None
@@ -72,8 +73,6 @@ class Link(Store):
 
     async def start(self, wait_seconds: float = 0.0) -> None:
         """Begins to connect, for ever. With `wait_seconds`, raises RegistryUnreachable if no full copy came by then."""
-        if self._finder:
-            await self._finder.start()
         self._task = asyncio.create_task(self._keep_connected())
         if wait_seconds:
             try:
@@ -157,8 +156,11 @@ class Link(Store):
                     )
             except (OSError, UnicodeError) as error:  # TimeoutError is one; the other is a name DNS cannot spell
                 if not said:
-                    log.warning("no registry at %s yet (%s): trying on", self._at, error or "no answer")
+                    where = f"{self._at} (looking on the local network, too)" if self._look else self._at
+                    log.warning("no registry at %s yet (%s): trying on", where, error or "no answer")
                     said = True
+                if self._look and self._finder is None:
+                    self._finder = await self._find()
             else:
                 log.info("connected to the registry at %s", self._at)
                 try:
@@ -174,6 +176,13 @@ class Link(Store):
             if turn % len(hubs) == 0 or len(hubs) == 1:  # all were tried
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LAST_RETRY)
+
+    async def _find(self) -> Finder:
+        from .finder import Finder  # only for those who did not say where the registry is, and have none here
+
+        finder = Finder(tls=self._tls is not None)
+        await finder.start()
+        return finder
 
     def _candidates(self) -> list[Address]:
         found = self._finder.addresses() if self._finder else []
@@ -272,9 +281,3 @@ class Link(Store):
             return encode(message)
         except WireError as error:
             raise StoreRefused(str(error)) from error
-
-
-def _finder() -> Finder:
-    from .finder import Finder  # only for those who did not say where the registry is
-
-    return Finder()

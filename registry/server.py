@@ -97,8 +97,6 @@ class Hub:
             peering.start()
             self._closing.append(peering.close)
         if settings.mdns:
-            from .beacon import Beacon
-
             beacon = Beacon()
             await beacon.start(Address(settings.host, self.port), tls=tls is not None)
             self._closing.append(beacon.close)
