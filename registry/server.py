@@ -11,6 +11,7 @@ from typing import cast
 
 from aiohttp import web
 
+from .beacon import Beacon
 from .catalog import Catalog
 from .changes import Change, Dial, Gone, Mark, Put, Refused
 from .config import RegistrySettings
