@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 
 from .config import RegistrySettings, state_store
 from .options import add_options, read_options
-from .process import run
+from .process import allow_files, run
 from .readers import lookup, services, watch
 
 COMMANDS = {
@@ -49,8 +50,8 @@ def listen(arguments: Sequence[str], prog: str = "fairway registry") -> int:
     async def main(stop: asyncio.Event) -> None:
         from .server import Hub  # the readers' commands do without it, and start faster
 
-        settings = read_options(RegistrySettings, given)
-        hub = Hub(state_store(settings))
+        settings = state_store(read_options(RegistrySettings, given))
+        hub = Hub(replace(settings, max_connections=allow_files(settings.max_connections)))
         await hub.start()
         await stop.wait()
         await hub.close()

@@ -45,7 +45,7 @@ class RegistrySettings:
     mdns: bool = option(False, "announce the registry on the local network, so that others find it by themselves")
     peer: tuple[str, ...] = option((), "HOST:PORT of seaport hubs to exchange all rows with, comma separated")
     heartbeat_seconds: float = option(10.0, "how often peers are told that the registry lives")
-    max_connections: int = option(20_000, "connections held at once; further ones are closed at once")
+    max_connections: int = option(16_000, "connections held at once; further ones are closed at once")
 
     def __post_init__(self) -> None:
         require_port("--port", self.port)

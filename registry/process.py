@@ -15,6 +15,7 @@ from .errors import ConfigurationError, InvalidInstance, RegistryError
 
 EXIT_CONFIGURATION = 78  # sysexits.h EX_CONFIG: no restart will cure it
 EXIT_USAGE = 2  # argparse: a command line that is none
+SPARE_FILES = 256  # beside the connections of others: logs, the engine, what we dial and check
 SUPERVISED = "FAIRWAY_SUPERVISED"  # set by the supervisor: when its end of our stdin closes, we stop too
 
 Main = Callable[[asyncio.Event], Awaitable[int | None]]
@@ -42,6 +43,26 @@ def run(main: Main, verbose: bool = True) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def allow_files(wanted: int) -> int:
+    """Raises this process's limit of open files as far as it may -> how many of `wanted` connections it can hold."""
+    try:
+        import resource
+    except ImportError:  # not on this platform
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = wanted + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < need:
+        soft = need if hard == resource.RLIM_INFINITY else min(need, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < need:
+        logging.getLogger("fairway").warning(
+            "at most %d connections: this process may open %d files (ulimit -n)", soft - SPARE_FILES, soft
+        )
+    return max(1, min(wanted, soft - SPARE_FILES))
 
 
 def _one_line(record: logging.LogRecord) -> bool:

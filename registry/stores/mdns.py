@@ -252,8 +252,8 @@ class MdnsStore(Store):
         for change in news:
             if change is None:
                 self.replica.disconnected()
-            elif (said := self._said.get(change.instance.id)) is None or said.yielded:
-                changes += self.replica.receive(change)
+            elif isinstance(change, Gone) or (said := self._said.get(change.instance.id)) is None or said.yielded:
+                changes += self.replica.receive(change)  # else it is ours by now
         return changes
 
     def _look(self, now: float) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..changes import Change, Gone, Mark, Put
 from ..credentials import Credentials
@@ -67,7 +67,6 @@ class ZooKeeperStore(Store):
         self._marked: set[str] = set()  # ids with a mark
         self._odd: set[str] = set()  # nodes that cannot be read, and of which that was said
         self._born = 0, 0  # when the root was made: at another time, it is another ZooKeeper, or one that was emptied
-        self._news: list[Change] = []  # of the copy, to be told
         self._heard = asyncio.Event()
         # What is ours:
         self._outbox = Outbox()
@@ -242,8 +241,13 @@ class ZooKeeperStore(Store):
 
     # -- reading: what the tree says ---------------------------------------------------------------------------------
 
-    def _learnt(self, changes: Iterable[Change]) -> None:
-        self._news.extend(changes)
+    def _learnt(self, changes: Sequence[Change]) -> None:
+        """What follows the copy is told in the same breath, and who waits for it soon after."""
+        if changes:
+            try:
+                self._on_change(changes)
+            except Exception:
+                log.exception("a listener of %r failed; the connection lives on", self)
         self._heard.set()
 
     async def _keep_telling(self) -> None:
@@ -252,10 +256,9 @@ class ZooKeeperStore(Store):
                 async with asyncio.timeout_at(self.replica.next_deadline()):
                     await self._heard.wait()
             except TimeoutError:
-                self._news += self.replica.expire(asyncio.get_running_loop().time())
+                self._learnt(self.replica.expire(asyncio.get_running_loop().time()))
             self._heard.clear()
-            changes, self._news = self._news, []
-            await self._tell(changes)
+            await self._tell([])
 
     def turned(self, up: bool) -> None:
         self.connected = self.replica.synced = up

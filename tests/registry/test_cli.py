@@ -90,6 +90,23 @@ async def test_a_registry_from_start_to_sigterm() -> None:
         assert await stopped(process, signal.SIGTERM) == 0
 
 
+async def test_few_files_mean_few_connections_and_a_word_about_it() -> None:
+    command = f"ulimit -Sn 512; ulimit -Hn 1000; exec {sys.executable} -m fairway registry --port 0"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, stdin=DEVNULL, stderr=PIPE
+    )
+    try:
+        assert "at most 744 connections: this process may open 1000 files" in await line(process.stderr)
+        assert "listening" in await line(process.stderr)
+        limits = await asyncio.to_thread(Path(f"/proc/{process.pid}/limits").read_text)
+        assert "Max open files            1000                 1000" in limits
+        assert await stopped(process, signal.SIGTERM) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
 async def test_a_supervised_registry_ends_with_its_supervisor() -> None:
     async with started("registry", stdin=PIPE, FAIRWAY_REGISTRY_PORT="0", FAIRWAY_SUPERVISED="1") as process:
         assert "listening" in await line(process.stderr)
