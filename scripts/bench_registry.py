@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import gc
 import os
-import platform
 import resource
 import signal
 import statistics
@@ -27,13 +26,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 from bench_registry_contenders import Contender, Fairway, Owner, Seaport
+from bench_registry_findings import QUICK, SIZES, Findings, Load, busy_seconds, own_seconds, report
 from bench_registry_foreign import Etcd, ZooKeeper
 from bench_registry_wires import Wire
 
@@ -42,48 +40,8 @@ Turn = Callable[[int], Awaitable[None]]  # of which round
 
 LOAD_CORE = (os.cpu_count() or 1) - 1
 CONTENDERS: tuple[type[Contender], ...] = (Fairway, Etcd, ZooKeeper, Seaport)
-SIZES = (10, 100)  # instances of a service that is looked up
 SEAPORT = "seaport@2.0.9"
 STEP_SECONDS = 60.0  # after which a step has failed
-
-
-@dataclass(frozen=True)
-class Load:
-    instances: int = 10_000
-    rounds: int = 3
-    seconds: float = 1.0  # one measurement
-    settle_seconds: float = 4.0
-    live_seconds: float = 20.0
-    owners: int = 64
-    changers: int = 16  # in 5
-    readers: int = 16
-    watchers: int = 200
-    changes: int = 60
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """How many instances of other services there are."""
-        return 0, self.instances // 10, self.instances
-
-
-QUICK = Load(instances=40, rounds=1, seconds=0.1, settle_seconds=0.1, live_seconds=1.0, owners=4, watchers=5, changes=5)
-
-
-@dataclass
-class Findings:
-    """Per section, per line of its table, per column: what each round said."""
-
-    cells: dict[int, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def add(self, section: int, line: str, **said: float) -> None:
-        for column, value in said.items():
-            self.cells.setdefault(section, {}).setdefault(line, {}).setdefault(column, []).append(value)
-
-    def cell(self, section: int, line: str, column: str, digits: int = 0) -> str:
-        said = self.cells[section][line].get(column)
-        return f"{statistics.median(said):,.{digits}f}" if said else "-"
 
 
 class Meter:
@@ -157,8 +115,9 @@ class Bench:
     # -- 1, 4, 5: with a crowd -------------------------------------------------------------------------------------
 
     async def _alone(self, kind: type[Contender]) -> None:
-        contender = await kind(self.folder).start()
+        contender = kind(self.folder)
         try:
+            await contender.start()
             await asyncio.sleep(min(2.0, self.load.settle_seconds))
             empty, _ = contender.memory()
             owners = await step(contender.owners(self.load.changers)) if 5 in self.only else []
@@ -247,8 +206,9 @@ class Bench:
         try:
             turns: list[tuple[Contender, str, Turn]] = []
             for kind in self.kinds:
-                contenders.append(contender := await kind(self.folder).start())
+                contenders.append(contender := kind(self.folder))
                 try:
+                    await contender.start()
                     if 2 in self.only:
                         for way in contender.changers:
                             owners = await step(contender.owners(self.load.owners, way))
@@ -330,77 +290,6 @@ def missing(kind: type[Contender], folder: Path) -> str:
     return ""
 
 
-# -- what it says ------------------------------------------------------------------------------------------------------
-
-
-def table(head: str, lines: Sequence[Sequence[str]]) -> str:
-    columns = head.count("|") + 1
-    return "\n".join([f"| | {head} |", "|---|" + "--:|" * columns, *(f"| {' | '.join(line)} |" for line in lines)])
-
-
-def tables(findings: Findings, load: Load) -> str:
-    cell, cells = findings.cell, findings.cells
-    parts: list[str] = []
-    if 1 in cells:
-        lines = [
-            [name, *(cell(1, name, c, int(c == "cpu")) for c in ("instances", "lost", "cpu", "rss", "pss", "empty"))]
-            for name in cells[1]
-        ]
-        goal = ["*goal*", "10,000", "0", "< 20", "< 150", "", ""]
-        head = "instances | lost | CPU, % of a core | RSS MB | PSS MB | RSS MB when empty"
-        parts.append("### Instances that live\n\n" + table(head, [*lines, goal]))
-    if 2 in cells:
-        columns = ("put", "put_cpu", "remove", "remove_cpu")
-        lines = [[name, *(cell(2, name, c) for c in columns)] for name in cells[2]]
-        goal = ["*goal*", "> 3,000", "", "> 3,000", ""]
-        head = "registered/s | CPU µs | deregistered/s | CPU µs"
-        parts.append(f"### Registering, from {load.owners} connections\n\n" + table(head, [*lines, goal]))
-    if 3 in cells:
-        columns = tuple(f"{what}_{size}" for size in SIZES for what in ("rate", "cpu"))
-        lines = [[name, *(cell(3, name, c) for c in columns)] for name in cells[3]]
-        lines.append([f"{Seaport.name}: every client holds a copy", *("-" * 4)])
-        goal = ["*goal*", "> 8,000", "", "", ""]
-        head = " | ".join(f"{size} instances: look-ups/s | CPU µs" for size in SIZES)
-        parts.append(f"### Look-ups, {load.readers} connections\n\n" + table(head, [*lines, goal]))
-    if 4 in cells:
-        lines = [
-            [name, *(cell(4, name, c, d) for c, d in (("instances", 0), ("watchers", 0), ("median", 1), ("late", 1)))]
-            for name in cells[4]
-        ]
-        goal = ["*goal*", "10,000", "200", "< 50", ""]
-        head = "instances of others | watchers | median ms | 99 % ms"
-        parts.append(f"### How soon a change is known, {load.changes} changes\n\n" + table(head, [*lines, goal]))
-    if 5 in cells:
-        lines = [[name, *(cell(5, name, str(size)) for size in load.sizes)] for name in cells[5]]
-        head = " | ".join(f"{size:,} others: CPU µs" for size in load.sizes)
-        parts.append("### What a change costs beside others\n\n" + table(head, lines))
-    return "\n\n".join(parts)
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"{os.cpu_count()} x {names[0] if names else platform.machine()}, Linux {platform.release().partition('-')[0]}"
-    )
-
-
-def versions(kinds: Sequence[type[Contender]]) -> str:
-    own = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("uvloop", "aiohttp"))]
-    return ", ".join([*own, *(kind.version() for kind in kinds if kind is not Fairway)])
-
-
-def busy_seconds() -> float:
-    """User and system time of everybody on this machine."""
-    words = Path("/proc/stat").read_text().split()
-    return sum(map(int, words[1:4])) / os.sysconf("SC_CLK_TCK")
-
-
-def own_seconds() -> float:
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in spent)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench registry", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -411,7 +300,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny numbers, which say nothing but that it works")
     given = parser.parse_args()
     load = QUICK if given.quick else Load(given.instances, given.rounds)
-    only = [int(word) for word in given.only.split(",")]
+    only = [section for section in range(1, 6) if str(section) in given.only.split(",")]
+    if not only:
+        parser.error(f"--only {given.only}: expected some of 1,2,3,4,5")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < load.instances + 5_000:
@@ -423,12 +314,8 @@ def main() -> int:
         uvloop.run(until_ended(bench.run()))
     took = time.monotonic() - began
     others = max(0.0, busy_seconds() - busy - (own_seconds() - own)) / took * 100
-    findings = bench.findings
-    print(f"{machine()}; {versions(bench.kinds)}. Took {took:.0f} s; others used {others:.0f} % of a core meanwhile.")
-    for text in (*findings.left_out, *findings.failures):
-        print(f"Without {text}.")
-    print(f"\n{tables(findings, load)}")
-    return 1 if findings.failures else 0
+    print(report(bench.findings, load, bench.kinds, took, others))
+    return 1 if bench.findings.failures else 0
 
 
 if __name__ == "__main__":

@@ -10,16 +10,20 @@ import asyncio
 import itertools
 import json
 import os
+import resource
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from bench_proxy import cpu_seconds, free_ports, wait_until_open
+from bench_proxy import cpu_seconds, free_ports
 from bench_registry_wires import Heard, Http, Listener, Names, Rows, Wire
 
 SERVER_CORE = 0
@@ -27,6 +31,7 @@ TTL = 10.0  # seconds
 BEAT_SECONDS = TTL / 3
 SERVICE = "bench"  # the one that changes are made in
 OTHERS = 100  # services that the crowd is spread over
+PATIENCE = 20.0  # seconds until a server listens
 AT_ONCE = 100  # connections opened at a time
 
 
@@ -53,9 +58,7 @@ class Contender(ABC):
     lookups: Sequence[str] = ()  # ways of looking up
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / self.name.replace(" ", "-")
-        self.folder.mkdir(exist_ok=True)
-        self.port = free_ports(1)[0]
+        self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.crowd: list[Wire] = []
         self.others: list[Wire | Names | Listener] = []
         self.populated: set[str] = set()  # services made to be looked up
@@ -79,26 +82,32 @@ class Contender(ABC):
             )
 
     async def start(self) -> Self:
-        self.begin()
-        try:
-            await asyncio.to_thread(wait_until_open, self.port)
-        except RuntimeError as error:
+        for _ in range(3):  # somebody else may take a port just now
+            self.port, self.second_port = free_ports(2)
+            self.begin()
+            if await asyncio.to_thread(self._listens):
+                return self
             self.end()
-            raise RuntimeError(
-                f"{self.name}: {error}; it said: {(self.folder / 'said').read_text()[-2000:]}"
-            ) from error
-        return self
+        raise RuntimeError(f"it does not listen; it said: {(self.folder / 'said').read_text()[-2000:]}")
+
+    def _listens(self) -> bool:
+        until = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return True
+        return False
 
     def end(self) -> None:
+        """At once: what it kept is thrown away."""
         for each in (*self.crowd, *self.others):
             each.close()
         self.crowd, self.others = [], []
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait()
 
     def cpu(self) -> float:
         return cpu_seconds(self.process.pid)
@@ -184,12 +193,11 @@ class Fairway(Contender):
     name = "fairway"
     changers = ("rows", "rows, each address dialled", "HTTP")
     lookups = ("HTTP", "DNS")
-    DIALLED = 4096  # addresses; the hub remembers for a second that it reached one
+    DIALLED = 10_000  # addresses, at most; the hub remembers for a second that it reached one
 
     def command(self) -> list[str]:
-        self.dns = free_ports(1)[0]
-        where = f"--store=embedded:{self.folder / 'state'}"
-        return [sys.executable, "-m", "fairway", "registry", f"--port={self.port}", f"--dns-port={self.dns}", where]
+        ports = [f"--port={self.port}", f"--dns-port={self.second_port}"]
+        return [sys.executable, "-m", "fairway", "registry", *ports, f"--store=embedded:{self.folder / 'state'}"]
 
     async def start(self) -> Self:
         await super().start()
@@ -215,7 +223,7 @@ class Fairway(Contender):
             return [AskingOwner(wire, partial(self._put, service), self._remove) for wire in wires]
         ports = [self.address]
         if way.endswith("dialled"):
-            self.others.append(listener := Listener(self.DIALLED))
+            self.others.append(listener := Listener(min(self.DIALLED, files() // 2)))
             ports = listener.ports
         turns = itertools.cycle(ports)
         witness, *rows = [await Rows(self.hello(*(service,) * (n == 0))).open(self.port) for n in range(count + 1)]
@@ -247,7 +255,7 @@ class Fairway(Contender):
 
     async def readers(self, count: int, way: str, service: str, size: int) -> list[Repeat]:
         if way == "DNS":
-            names = [await Names().open(self.dns) for _ in range(count)]
+            names = [await Names().open(self.second_port) for _ in range(count)]
             self.others += names
             question = Names.question(f"{service}.service.fairway")
             return [partial(one.repeat, question) for one in names]
@@ -298,6 +306,11 @@ class Seaport(Contender):
             await wire.synced
             wire.beats(BEAT_SECONDS)
             self.others.append(wire)
+
+
+def files() -> int:
+    """How many this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def output(*command: str) -> str:

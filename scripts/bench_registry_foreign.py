@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from bench_proxy import free_ports
 from bench_registry_contenders import (
     BEAT_SECONDS,
     OTHERS,
@@ -41,7 +40,7 @@ class Etcd(Contender):
     lookups = ("range",)
 
     def command(self) -> list[str]:
-        own, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{free_ports(1)[0]}"
+        own, peer = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.second_port}"
         options = {
             "data-dir": self.folder / "data",
             "listen-client-urls": own,
