@@ -96,6 +96,10 @@ class Catalog:
     def index(self) -> int:
         return self._index.of(None)
 
+    def lives_here(self) -> bool:
+        """Whether a row lives by a connection of ours that nobody else has taken over in the engine."""
+        return any(row.owner in self.owners and ENGINE not in row.claims for row in self._rows.values())
+
     def may_advertise(self, host: str, peer_host: str) -> str | None:
         """Why not; None if it may."""
         return self.allow_list.objection(host, peer_host)

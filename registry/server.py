@@ -36,6 +36,7 @@ from .wire import Free, Message, Register, encode
 log = logging.getLogger("fairway.registry")
 
 LEAST_SWEEP, MOST_SWEEP = 0.05, 1.0  # seconds between two looks for the silent
+HAND_OVER_SECONDS = 3.0  # workers reconnect within two
 SEAPORT_VERSION = "2.0.9"  # what a hub registers itself as, role `seaport`, where it exchanges rows
 
 
@@ -59,6 +60,7 @@ class Hub:
         self._closing: list[Callable[[], object]] = []  # what `close` awaits, last opened first
         self._dialler = Dialler(lambda d: self.catalog.waits(d.id, d.peer), self._reached, self._not_reached)
         self._tokens: Watched[Tokens] | None = None
+        self._leaving = False
         self._pipeline = Pipeline(self._tell)
 
     async def start(self) -> None:
@@ -110,16 +112,26 @@ class Hub:
         return cast(int, self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
+        """What lives by our connections stays registered: its owners say it again, to the next life or another registry."""
+        self._leaving = True
         if self._server:
             self._server.close()
+        for transport in [*(peer.transport for peer in self.peers.values()), *(door.transport for door in self.doors)]:
+            transport.close()
+        if self._server and not isinstance(self.store, EmbeddedStore):
+            await self._hand_over()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for transport in [*(peer.transport for peer in self.peers.values()), *(door.transport for door in self.doors)]:
-            transport.close()
         for close in reversed(self._closing):
             await cast("asyncio.Future[None]", close())
         self._closing.clear()
+
+    async def _hand_over(self) -> None:
+        """Closing the store removes our rows from the engine: not before others have taken them over."""
+        end = self.now() + HAND_OVER_SECONDS
+        while self.store.connected and self.catalog.lives_here() and self.now() < end:
+            await asyncio.sleep(LEAST_SWEEP)
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -155,15 +167,16 @@ class Hub:
     async def _open_store(self) -> Store:
         settings = self.settings
         store = open_store(settings.store or "embedded:", self._others_wrote, settings.credentials())
-        await store.start()
         self._closing.append(store.close)
         if isinstance(store, EmbeddedStore):
+            await store.start()
             epoch = await store.epoch(int(time.time()))
             self.catalog = Catalog(settings.allow, epoch=epoch, dial_back=settings.dial_back)
             self._tell(self.catalog.restore(store.loaded, self.now() + TTL_SECONDS))
         else:
             self.catalog = Catalog(settings.allow, epoch=int(time.time()), dial_back=settings.dial_back)
             self.catalog.uncertain = True
+            await store.start()
         return store
 
     async def _listen_dns(self, port: int, tls: ServerTls | None) -> None:
@@ -212,7 +225,7 @@ class Hub:
                 peer.refused(event.id, event.reason)
                 id = ""
         if id and peer.fairway:
-            self._asked.setdefault(id, set()).add(peer)
+            self._ask(peer, id)
         if events or id:
             self._submit(events if events else [Nothing(id)], origin=peer.name)
 
@@ -225,12 +238,21 @@ class Hub:
             if isinstance(event, Refused):
                 peer.refused(event.id, event.reason)
                 return
-        self._asked.setdefault(id, set()).add(peer)
+        self._ask(peer, id)
         self._submit([*events, Nothing(id)])
+
+    def _ask(self, peer: RowsProtocol, id: str) -> None:
+        self._asked.setdefault(id, set()).add(peer)
+        peer.asking.add(id)
 
     def left(self, peer: RowsProtocol) -> None:
         if self.peers.pop(peer.name, None):
-            self._submit(self.catalog.leave(peer.name))
+            for id in peer.asking:
+                self._asked[id].discard(peer)
+                if not self._asked[id]:
+                    del self._asked[id]
+            if not self._leaving:
+                self._submit(self.catalog.leave(peer.name))
 
     def row(self, tell: Tell) -> bytes:
         """What `tell` says, as a row; those of published instances are kept ready."""
@@ -310,6 +332,7 @@ class Hub:
         """To those who asked what became of it. Who waits for an engine that is away is answered when it asks again."""
         if not self.catalog.dialling(id):
             for peer in self._asked.pop(id, ()):
+                peer.asking.discard(id)
                 peer.refused(id, str(error)) if error else peer.accepted(id)
 
     def _reached(self, dial: Dial) -> None:
@@ -317,7 +340,9 @@ class Hub:
 
     def _not_reached(self, dial: Dial, reason: str) -> None:
         if peer := self.peers.get(dial.peer):
-            self._asked.get(dial.id, set()).discard(peer)
+            if dial.id in peer.asking:
+                self._asked[dial.id].discard(peer)
+                peer.asking.discard(dial.id)
             peer.refused(dial.id, reason + "; trying on")
 
     # -- readers ---------------------------------------------------------------------------------------------------

@@ -78,13 +78,26 @@ class Doorman(asyncio.Protocol):
 class RowsProtocol(asyncio.Protocol):
     """One peer: an npm seaport client or hub, or a Link. With `dialled` it was we who connected, to a hub."""
 
-    __slots__ = ("_hub", "_reads", "_rows", "_watcher", "dialled", "fairway", "host", "name", "token", "transport")
+    __slots__ = (
+        "_hub",
+        "_reads",
+        "_rows",
+        "_watcher",
+        "asking",
+        "dialled",
+        "fairway",
+        "host",
+        "name",
+        "token",
+        "transport",
+    )
 
     def __init__(self, hub: Hub, dialled: bool = False) -> None:
         self._hub = hub
         self._rows = RowReader()
         self._watcher: Watcher | None = None
         self._reads = False
+        self.asking: set[str] = set()  # ids of which it is to be told what became of them
         self.dialled = dialled
         self.fairway = False
         self.token = ""
