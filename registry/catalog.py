@@ -19,7 +19,7 @@ from .advertising import AllowList
 from .changes import Change, Dial, Gone, Mark, Put, Refused, Released
 from .errors import InvalidInstance
 from .index import Index
-from .instance import EVERYTHING, Instance, Query, State
+from .instance import EVERYTHING, Address, Instance, Query, State
 from .lease import Silence
 from .owners import Owners, Peer
 from .row import Row, first_word, too_large
@@ -164,9 +164,9 @@ class Catalog:
         due = [at for at in (self.owners.next_deadline(), self._doubt_until) if at is not None]
         return min(due, default=None)
 
-    def dialled(self, id: str, peer: str, reached: bool) -> list[Event]:
+    def dialled(self, id: str, peer: str, reached: bool, address: Address | None = None) -> list[Event]:
         """What came of a `Dial`. Not reached: it stays waiting, and may be dialled again while `waits` says so."""
-        if not reached or not self.waits(id, peer):
+        if not reached or not self.waits(id, peer, address):
             return []
         instance = self._waiting[id][peer]
         self._no_longer_claims(peer, id)
@@ -176,11 +176,10 @@ class Catalog:
             return []
         return self._install(id, instance, peer)
 
-    def dialling(self, id: str) -> bool:
-        return id in self._waiting
-
-    def waits(self, id: str, peer: str) -> bool:
-        return peer in self._waiting.get(id, ())
+    def waits(self, id: str, peer: str, address: Address | None = None) -> bool:
+        """`address`: at this one; it may have named another since."""
+        instance = self._waiting.get(id, {}).get(peer)
+        return instance is not None and address in (None, instance.address)
 
     # -- principals: who registers over HTTP -----------------------------------------------------------------------
 
@@ -264,7 +263,7 @@ class Catalog:
                     row = self._rows.get(instance.id)
                     # What outlives connections is removed wherever it was written, ours as well.
                     if row is not None and (row.owner == ENGINE or (principal and row.principal)):
-                        events += self._remove(row)
+                        events += self._release(row)
                     elif row is not None:
                         row.claims.pop(ENGINE, None)
                 case Mark():
@@ -288,10 +287,11 @@ class Catalog:
         if row is None or row.owner != peer.name:
             if len(peer.owned) + len(peer.claimed) >= MAX_ROWS_PER_PEER and id not in peer.claimed:
                 return [Refused(id, f"one peer may hold at most {MAX_ROWS_PER_PEER} registrations")]
-            if row is not None and row.owner != RESTORED:
-                if row.principal or row.instance.address != instance.address or not self._same_host(row, peer):
+            if row is not None:
+                same = (row.instance.service, row.instance.address) == (instance.service, instance.address)
+                if row.principal or not same or not self.owners.alike(row.owner, peer):
                     return [Refused(id, "somebody else owns this id")]
-                if not peer.direct:
+                if row.owner != RESTORED and not peer.direct:
                     self._claim(row, peer, instance)
                     return []
         self.owners.promise(peer, meta.get("ttl_seconds"))
@@ -303,9 +303,6 @@ class Catalog:
     def _to_be_dialled(self, peer: Peer, instance: Instance) -> bool:
         """seaport's clients register first and listen then: on their own address, theirs are served unasked."""
         return peer.fairway or not peer.direct or instance.address.host != peer.host
-
-    def _same_host(self, row: Row, peer: Peer) -> bool:
-        return row.owner not in self.owners or self.owners[row.owner].host == peer.host
 
     def _wait(self, id: str, instance: Instance, peer: Peer) -> list[Event]:
         row = self._rows.get(id)

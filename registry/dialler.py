@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from .changes import Dial
 from .instance import Address
@@ -29,17 +30,25 @@ class Dialler:
         self._wanted, self._reached, self._failed = wanted, reached, failed
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._lately: dict[Address, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}  # one for each row that each peer speaks of
 
     def dial(self, dial: Dial) -> None:
-        task = asyncio.get_running_loop().create_task(self._try(dial))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Instead of what the same peer said of the same row before."""
+        key = (dial.id, dial.peer)
+        if former := self._tasks.get(key):
+            former.cancel()
+        task = self._tasks[key] = asyncio.get_running_loop().create_task(self._try(dial))
+        task.add_done_callback(partial(self._done, key))
+
+    def _done(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _try(self, dial: Dial) -> None:
         pause, said = FIRST_PAUSE, False

@@ -15,6 +15,7 @@ from .lease import HOLD_SECONDS, Silence, is_mass, late_at, lost_at
 
 SEAPORT_TIMEOUT = 45.0  # seconds; seaport's peers send a heartbeat every 15 s and give up after three
 RECHECK_SECONDS = 1.0  # those that are held are looked at again this often
+MAX_SERVICES = 10_000  # of which it is remembered that some were given up lately
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,7 @@ class Peer:
     name: str
     host: str
     heard: float
+    principal: str = ""  # whose token it showed last
     direct: bool = False  # all it says is about itself
     hub: bool = False  # what it says is mostly about others, always
     fairway: bool = False  # it speaks more than seaport
@@ -63,11 +65,23 @@ class Owners:
             self._recover(peer)
         return peer
 
+    def known_as(self, name: str, principal: str) -> None:
+        """Whose token it showed: nobody else takes its rows over."""
+        if peer := self._peers.get(name):
+            peer.principal = principal
+
+    def alike(self, owner: str, peer: Peer) -> bool:
+        """Whether `peer` may be `owner` come back. Of one that is no peer, an engine's, nothing is known."""
+        known = self._peers.get(owner, peer)
+        return (known.host, known.principal) == (peer.host, peer.principal)
+
     def own(self, owner: str, id: str, service: str) -> None:
         """Owners that are no peers (an engine, the last life) are not kept here."""
         if peer := self._peers.get(owner):
             peer.owned[id] = service
             peer.claimed.discard(id)
+            if peer.late:  # its address was reached while it was silent
+                self._late.setdefault(service, Counter())[owner] += 1
 
     def disown(self, owner: str, id: str) -> None:
         peer = self._peers.get(owner)
@@ -75,6 +89,8 @@ class Owners:
             self._late[service][owner] -= 1
             if not self._late[service][owner]:
                 del self._late[service][owner]
+            if not self._late[service]:
+                del self._late[service]
 
     def promise(self, peer: Peer, ttl: object) -> None:
         """How long a silence it asks to be allowed; what is no such number changes nothing."""
@@ -124,6 +140,8 @@ class Owners:
         for peer in lost:
             for service, rows in Counter(peer.owned.values()).items():
                 self._lost.setdefault(service, deque()).append((now, rows))
+                if len(self._lost) > MAX_SERVICES:
+                    del self._lost[next(iter(self._lost))]
         return fallen, changed, [peer.name for peer in lost]
 
     def next_deadline(self) -> float | None:
@@ -147,6 +165,7 @@ class Owners:
             self._late[service].pop(peer.name, None)
             if not self._late[service]:
                 del self._late[service]
+                self._mass.discard(service)
 
     def _judge(self, services: set[str], now: float) -> set[str]:
         """Whether many are silent in each of `services` -> those of which the answer changed."""

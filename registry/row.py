@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from .changes import Put
@@ -9,6 +10,8 @@ from .errors import WireError
 from .instance import Instance, State
 from .lease import SHOWN, Silence, worse
 from .wire import Register, encode
+
+MAX_DEPTH = 32  # of metadata within metadata
 
 
 @dataclass(slots=True)
@@ -43,9 +46,21 @@ def first_word(instance: Instance) -> State:
 
 
 def too_large(instance: Instance) -> str | None:
-    """It may have grown since it was sent: a row nobody can be told is not taken."""
+    """It may grow, by what is said of it later as well: a row nobody can be told is not taken."""
+    if _is_deeper(instance.meta, MAX_DEPTH):
+        return f"its metadata are nested too deeply; at most {MAX_DEPTH} levels are accepted"
     try:
-        encode(Register(instance.id, instance.as_meta()))
+        worst = replace(instance, state="critical", enabled=False, suspect=True)
+        encode(Register(instance.id, worst.as_meta()))
     except WireError as error:
         return str(error)
     return None
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whoever reads it has a stack of his own, maybe a smaller one than ours."""
+    if not isinstance(value, Mapping | list | tuple):
+        return False
+    return not levels or any(
+        _is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, Mapping) else value)
+    )

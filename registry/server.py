@@ -16,7 +16,7 @@ from .catalog import Catalog
 from .changes import Change, Dial, Gone, Mark, Put, Refused
 from .config import RegistrySettings
 from .dialler import Dialler
-from .errors import ConfigurationError
+from .errors import ConfigurationError, WireError
 from .instance import Address, Instance
 from .listeners.dns import DnsListener
 from .listeners.http import http_app
@@ -37,6 +37,7 @@ log = logging.getLogger("fairway.registry")
 
 LEAST_SWEEP, MOST_SWEEP = 0.05, 1.0  # seconds between two looks for the silent
 HAND_OVER_SECONDS = 3.0  # workers reconnect within two
+MAX_REASON = 512  # characters of an operator's words; the rest is cut
 SEAPORT_VERSION = "2.0.9"  # what a hub registers itself as, role `seaport`, where it exchanges rows
 
 
@@ -58,7 +59,7 @@ class Hub:
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: list[Callable[[], object]] = []  # what `close` awaits, last opened first
-        self._dialler = Dialler(lambda d: self.catalog.waits(d.id, d.peer), self._reached, self._not_reached)
+        self._dialler = Dialler(lambda d: self.catalog.waits(d.id, d.peer, d.address), self._reached, self._not_reached)
         self._tokens: Watched[Tokens] | None = None
         self._leaving = False
         self._pipeline = Pipeline(self._tell)
@@ -233,7 +234,7 @@ class Hub:
         if not peer.rights.admin:
             peer.refused(id, f"{peer.rights.principal} may not enable or disable: that is an admin's")
             return
-        events = self.catalog.mark(id, enabled, reason)
+        events = self.catalog.mark(id, enabled, reason[:MAX_REASON])
         for event in events:
             if isinstance(event, Refused):
                 peer.refused(event.id, event.reason)
@@ -245,12 +246,17 @@ class Hub:
         self._asked.setdefault(id, set()).add(peer)
         peer.asking.add(id)
 
+    def _ask_no_more(self, peer: RowsProtocol, id: str) -> None:
+        if id in peer.asking:
+            peer.asking.discard(id)
+            self._asked[id].discard(peer)
+            if not self._asked[id]:
+                del self._asked[id]
+
     def left(self, peer: RowsProtocol) -> None:
         if self.peers.pop(peer.name, None):
-            for id in peer.asking:
-                self._asked[id].discard(peer)
-                if not self._asked[id]:
-                    del self._asked[id]
+            for id in list(peer.asking):
+                self._ask_no_more(peer, id)
             if not self._leaving:
                 self._submit(self.catalog.leave(peer.name))
 
@@ -262,7 +268,12 @@ class Hub:
         if row is None or self.published.get(tell.id) is not tell.instance:
             meta = tell.instance.as_meta()
             meta.pop("checks", None)  # ours to ask; their headers may hold secrets
-            row = self._told[tell.id] = encode(Register(tell.id, meta))
+            try:
+                row = encode(Register(tell.id, meta))
+            except WireError as error:  # from an engine: whoever wrote it there had other limits
+                log.warning("%s cannot be told to anybody: %s", tell.id, error)
+                row = encode(Free(tell.id))
+            self._told[tell.id] = row
         return row
 
     def own_row(self) -> bytes:
@@ -330,19 +341,18 @@ class Hub:
 
     def _answer(self, id: str, error: Exception | None) -> None:
         """To those who asked what became of it. Who waits for an engine that is away is answered when it asks again."""
-        if not self.catalog.dialling(id):
-            for peer in self._asked.pop(id, ()):
-                peer.asking.discard(id)
-                peer.refused(id, str(error)) if error else peer.accepted(id)
+        for peer in [peer for peer in self._asked.get(id, ()) if not self.catalog.waits(id, peer.name)]:
+            self._ask_no_more(peer, id)
+            peer.refused(id, str(error)) if error else peer.accepted(id)
 
     def _reached(self, dial: Dial) -> None:
-        self._submit([*self.catalog.dialled(dial.id, dial.peer, True), Nothing(dial.id)], origin=dial.peer)
+        self._submit(
+            [*self.catalog.dialled(dial.id, dial.peer, True, dial.address), Nothing(dial.id)], origin=dial.peer
+        )
 
     def _not_reached(self, dial: Dial, reason: str) -> None:
         if peer := self.peers.get(dial.peer):
-            if dial.id in peer.asking:
-                self._asked[dial.id].discard(peer)
-                peer.asking.discard(dial.id)
+            self._ask_no_more(peer, dial.id)
             peer.refused(dial.id, reason + "; trying on")
 
     # -- readers ---------------------------------------------------------------------------------------------------

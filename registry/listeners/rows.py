@@ -156,12 +156,13 @@ class RowsProtocol(asyncio.Protocol):
         token = meta.pop("token", None)
         if isinstance(token, str):
             self.token = token
-            if self._watcher is not None and not self._reads:
+            if self._watcher is not None and not self._reads and self.rights.may_read:
                 self.greet()
         service = str(meta.get("role", "")).partition("@")[0]
         if not (rights := self.rights).may_register(service):
             self.refused(id, f"{rights.principal} may not register {service!r}: show a token that may")
             return None
+        self._hub.catalog.owners.known_as(self.name, rights.principal)
         return Register(id, meta)
 
     # -- what it is told -------------------------------------------------------------------------------------------

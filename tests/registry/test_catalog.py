@@ -193,6 +193,27 @@ def test_a_row_too_long_to_be_told_is_refused() -> None:
     assert "at most 8192 are accepted" in refusal(catalog("w"), "w", row("A1", words="x" * room))
 
 
+def test_a_row_has_room_for_what_is_said_of_it_later() -> None:
+    it = catalog("p")
+    for words in range(7900, 8192):
+        events = it.receive("p", row("A", words="x" * words), now=0)
+        if any(isinstance(event, Refused) for event in events):
+            break
+    it.mark("A", False)
+    it.expire(0.7 * 45)
+    shown = it.get("A")
+    assert shown is not None
+    assert (shown.state, shown.enabled) == ("critical", False)
+    assert len(encode(Register("A", shown.as_meta()))) <= MAX_ROW
+
+
+def test_metadata_nested_too_deeply_for_its_readers_are_refused() -> None:
+    deep: Any = "x"
+    for _ in range(40):
+        deep = [deep]
+    assert "nested too deeply" in refusal(catalog("p"), "p", row("A", words=deep))
+
+
 def test_one_peer_cannot_fill_the_catalog() -> None:
     it = catalog("w", "v")
     for number in range(MAX_ROWS_PER_PEER):

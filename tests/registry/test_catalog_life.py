@@ -265,7 +265,7 @@ def test_what_its_owner_frees_nobody_inherits() -> None:
     it.join("b", "127.0.0.1", now=1)
     it.receive("b", row("A"), now=1)
     assert kinds(it.receive("a", Free("A"), now=2)) == [Gone]
-    assert not it.dialling("A")
+    assert not it.waits("A", "b")
 
 
 def test_a_relay_that_frees_only_forgets() -> None:

@@ -142,7 +142,7 @@ class CatalogMachine(RuleBasedStateMachine):
         events = self.catalog.receive(name, Register(id, meta), self.now)
         self.done(events)
         same = known is not None and (known.host, known.port) == (peer.host, port) and not known.principal
-        if known is None or known.owner in (name, "restored") or same:
+        if known is None or known.owner == name or same:
             assert not any(isinstance(event, Refused) for event in events)
             heir = known.heir if known else None
             peer.ttl = TTL

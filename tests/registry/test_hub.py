@@ -242,6 +242,20 @@ async def test_an_address_is_served_once_somebody_listens_there() -> None:
             assert await worker.next() == Accepted("A1")
 
 
+async def test_what_is_asked_of_an_address_where_nobody_listens_leaves_nothing_behind() -> None:
+    dead = [free_port() for _ in range(3)]
+    async with running_hub(dial_back=True) as hub:
+        async with greeted(hub.port, Hello(services=())) as vandal:
+            for turn in range(20):
+                vandal.say(*(row(f"A{n}", port, turn=turn) for n, port in enumerate(dead)))
+            await vandal.until(lambda message: isinstance(message, Rejected))
+            assert len(hub._dialler._tasks) <= 3, "one for each row, however often it is said"
+        async with asyncio.timeout(PATIENCE):
+            while hub._dialler._tasks:
+                await asyncio.wait(list(hub._dialler._tasks.values()))
+        assert not hub._asked
+
+
 async def test_the_story_of_the_zombie() -> None:
     """thalassa #12: hub down, worker A dies, hub back, worker B announces A as well as itself."""
     dead = free_port()
@@ -259,6 +273,17 @@ async def test_the_story_of_the_zombie() -> None:
         watcher.say(row("C", 9003))
         await b.until(lambda message: isinstance(message, Register) and message.id == "C")
         assert {instance.id for instance in hub.catalog.instances()} == {"B", "C"}
+
+
+async def test_an_operators_endless_reason_is_cut(hub: Hub) -> None:
+    async with greeted(hub.port, Hello()) as worker, greeted(hub.port, Hello()) as admin:
+        worker.say(row("A1"))
+        assert await worker.next() == Accepted("A1")
+        admin.writer.write(json.dumps(["mark", "A1", False, "ü" * 3000], ensure_ascii=False).encode() + b"\n")
+        marked = await worker.until(lambda message: isinstance(message, Marked))
+        assert isinstance(marked, Marked)
+        assert marked.reason == "ü" * 512
+        await admin.until(lambda message: message == Accepted("A1"))
 
 
 async def test_connections_beyond_the_limit_are_closed() -> None:
