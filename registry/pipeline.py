@@ -36,7 +36,7 @@ class Pipeline:
 
     def __init__(self, tell: OnTold) -> None:
         self._tell = tell
-        self._queue: list[tuple[Events, str, asyncio.Future[None]]] = []
+        self._queue: list[tuple[Events, str, bool, asyncio.Future[None]]] = []
         self._queued = asyncio.Event()
         self._written: dict[str, Put] = {}  # what the engine holds of ours, as far as we know
 
@@ -44,12 +44,15 @@ class Pipeline:
         """Before `run`. What was submitted earlier is in the queue."""
         self._store, self._catalog = store, catalog
 
-    def submit(self, events: Events, origin: str = "") -> asyncio.Future[None]:
-        """Done once told; StoreUnavailable (told all the same, and written later) or StoreRefused if not written."""
+    def submit(self, events: Events, origin: str = "", foreign: bool = False) -> asyncio.Future[None]:
+        """Done once told; StoreUnavailable (told all the same, and written later) or StoreRefused if not written.
+
+        `foreign`: the engine has them from others. They wait their turn too, or an older word of ours would be told last.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_seen)
         if events:
-            self._queue.append((events, origin, done))
+            self._queue.append((events, origin, foreign, done))
             self._queued.set()
         else:
             done.set_result(None)
@@ -66,7 +69,8 @@ class Pipeline:
             await self._queued.wait()
             self._queued.clear()
             batch, self._queue = self._queue, []
-            writes = [write for events, _, _ in batch for event in events if (write := self._to_write(event))]
+            ours = [event for events, _, foreign, _ in batch if not foreign for event in events]
+            writes = [write for event in ours if (write := self._to_write(event))]
             error: StoreUnavailable | StoreRefused | None = None
             try:
                 if writes:
@@ -74,8 +78,11 @@ class Pipeline:
             except (StoreUnavailable, StoreRefused) as failure:
                 log.warning("%s", failure)
                 error = failure
-            for events, origin, done in batch:
-                self._tell(events, origin, error)
+            for events, origin, _, done in batch:
+                try:
+                    self._tell(events, origin, error)
+                except Exception:  # whatever it was: who comes after it is to be heard
+                    log.exception("readers could not be told of %d events", len(events))
                 if not done.done():
                     done.set_exception(error) if error else done.set_result(None)
 

@@ -37,6 +37,7 @@ log = logging.getLogger("fairway.registry")
 
 LEAST_SWEEP, MOST_SWEEP = 0.05, 1.0  # seconds between two looks for the silent
 HAND_OVER_SECONDS = 3.0  # workers reconnect within two
+HELD_UP_SECONDS = 0.5  # so late a look for the silent is put off
 MAX_REASON = 512  # characters of an operator's words; the rest is cut
 SEAPORT_VERSION = "2.0.9"  # what a hub registers itself as, role `seaport`, where it exchanges rows
 
@@ -297,7 +298,7 @@ class Hub:
         events = self.catalog.foreign(changes)
         # The mark of a row whose lease ran out: nobody else is left to remove it.
         lifted = [e for e in events if isinstance(e, Mark) and e.enabled and self.catalog.get(e.id) is None]
-        self._tell([event for event in events if event not in lifted])
+        self._pipeline.submit([event for event in events if event not in lifted], foreign=True)
         self._submit(lifted)
 
     def _tell(self, events: Events, origin: str = "", error: Exception | None = None) -> None:
@@ -390,7 +391,10 @@ class Hub:
         while True:
             due = self.catalog.next_deadline()
             pause = MOST_SWEEP if due is None else due - self.now()
-            await asyncio.sleep(min(MOST_SWEEP, max(LEAST_SWEEP, pause)))
+            at = self.now() + min(MOST_SWEEP, max(LEAST_SWEEP, pause))
+            await asyncio.sleep(at - self.now())
+            if self.now() - at > HELD_UP_SECONDS:
+                continue  # we were stopped: what our peers said meanwhile lies there unread
             if self.store.synced and not isinstance(self.store, EmbeddedStore):
                 self.catalog.uncertain = False
             events, lost = self.catalog.expire(self.now())
