@@ -212,6 +212,7 @@ class ZooKeeperStore(Store):
         match entry.change:
             case Put(instance) if done:
                 self._where[instance.id] = self._layout.row(instance)
+                self._tree.expect(self._where[instance.id])
                 # If it replaced somebody's row, that one is gone: the copy holds what others wrote.
                 self._learnt(self.replica.receive(Gone(instance)))
             case Gone(instance):

@@ -1,14 +1,14 @@
-"""Where rows and marks lie in ZooKeeper, and the transactions that write them. Pure.
+"""ZooKeeper's nodes, and the transactions that write rows and marks there. Pure.
 
-    /PATH/v1/SERVICE/ID    ephemeral, or persistent if it has a principal; names and documents as in etcd
-    /PATH/marks/ID         persistent: an operator disabled it; no such node: enabled
+    /PATH/v1/SERVICE/ID    ephemeral, or persistent if it has a principal
+    /PATH/marks/ID         persistent
 
 Law: nothing is written on the strength of what was read if that is no longer so. A node that was removed and made anew
 counts its versions from 0 again, so that a version alone does not tell our row from an heir's. Therefore whoever removes
 what another wrote changes the SERVICE node in the same transaction, and each transaction that touches a row there asks
 first whether that node is still as it was read, before the row was.
 
-Format: ZooKeeper's data model (zookeeper.apache.org, Programmer's Guide): an ephemeral node's owner is the session that
+Format: paths and documents as in `document.py`, but for the names `.` and `..`; ZooKeeper's data model (zookeeper.apache.org, Programmer's Guide): an ephemeral node's owner is the session that
 made it, for ever; `.` and `..` are no names.
 """
 
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from ..changes import Gone, Mark, Put
 from ..errors import InvalidInstance
 from ..instance import Instance
-from . import etcd_layout
-from .etcd_layout import Row
+from . import document
+from .document import Row
 from .outbox import Entry
 
 
@@ -64,29 +64,14 @@ class Check:
 Operation = Create | Set | Delete | Check
 
 
-class Layout(etcd_layout.Layout):
+class Layout(document.Layout):
     """Of one registry: the nodes under `/path`, a path without slashes at its ends."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.rows, self.marks = self.root + "v1", self.root + "marks"
 
     def row(self, instance: Instance) -> str:
         return _legal(super().row(instance))
 
     def mark(self, id: str) -> str:
         return _legal(super().mark(id))
-
-    def touched(self, entry: Entry, where: Mapping[str, str]) -> list[str]:
-        """Nodes that writing it reads or changes; `where`: id -> where its row is known to be, whoever's."""
-        if isinstance(entry.change, Mark):
-            return [self.mark(entry.change.id)]
-        instance = entry.change.instance
-        paths = [self.row(instance), where.get(instance.id, self.row(instance))]
-        return paths if isinstance(entry.change, Put) else [*paths, self.mark(instance.id)]
-
-    def is_row(self, path: str) -> bool:
-        return path.startswith(self.rows)
 
 
 class Transaction:

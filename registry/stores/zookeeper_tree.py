@@ -74,6 +74,11 @@ class Tree:
         else:
             self._reread(path)
 
+    def expect(self, path: str) -> None:
+        """We wrote it: whether it is still there is asked at once, lest it be gone before it was ever listed."""
+        if self._following and path.rpartition("/")[2] not in self._children.get(parent(path), ()):
+            self._reread(path)
+
     async def run(self) -> None:
         said = False
         while True:

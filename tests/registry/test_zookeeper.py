@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from fairway.registry.errors import ConfigurationError, InvalidInstance, StoreRe
 from fairway.registry.instance import Address, Instance
 from fairway.registry.ports import free_port
 from fairway.registry.store import TTL_SECONDS, Store, new_id, open_store
+from fairway.registry.stores.etcd_layout import document
 
 from ..conformance.zookeeper import Ensemble, running_ensemble, zookeeper_missing
 from .certificates import certificates
@@ -200,33 +201,28 @@ async def test_a_reader_that_loses_its_session_keeps_its_copy(url: str, ensemble
         assert min(sizes) == 19
 
 
-@contextmanager
-def _as(store: Store, row: Instance) -> Iterator[bytes]:
-    yield json.dumps(row.as_meta() | {"writer": store.uid, "principal": ""}).encode()
-
-
 async def test_a_row_of_our_former_session_is_made_anew_in_this_one(url: str, ensemble: Ensemble, path: str) -> None:
     """What zkconfig, and many after it, fell over: the old ephemeral node is still there, and ends with its session."""
     row = instance()
     where = f"/{path}/v1/classify/w1"
     async with opened(url) as store, opened(url) as reader:
         async with stranger(ensemble.hosts) as former:
-            with _as(store, row) as document:
-                await asyncio.to_thread(former.create, where, document, ephemeral=True, makepath=True)
+            said = document(Put(row), store.uid)
+            await asyncio.to_thread(former.create, where, said, ephemeral=True, makepath=True)
             await store.announce(row)
             assert await owner(former, where) == session(store).id
             # And if it happens behind our back, while all seems well:
-            await asyncio.to_thread(_replace, former, where, document)
+            await asyncio.to_thread(_replace, former, where, said)
             await until_owner(former, where, session(store).id)
         await sees(reader, "w1")
         await store.announce(replace(row, weight=2))
         await until(reader, lambda: [one.weight for one in reader.instances()] == [2])
 
 
-def _replace(client: Any, path: str, document: bytes) -> None:
+def _replace(client: Any, path: str, said: bytes) -> None:
     transaction = client.transaction()
     transaction.delete(path)
-    transaction.create(path, document, ephemeral=True)
+    transaction.create(path, said, ephemeral=True)
     assert transaction.commit() == [True, path]
 
 
@@ -238,6 +234,7 @@ async def until_owner(client: Any, path: str, session: int) -> None:
 
 async def test_what_vanishes_is_announced_again(url: str, ensemble: Ensemble, path: str) -> None:
     async with opened(url) as store, stranger(ensemble.hosts) as client:
+        store._tree._look_again = lambda: None  # it is told, and does not have to look
         await store.write([Put(instance()), Put(instance("lasting", 9100), "ops")])
         await asyncio.to_thread(client.delete, f"/{path}/v1/classify/w1")
         await asyncio.to_thread(client.delete, f"/{path}/v1/classify/lasting")
@@ -252,8 +249,8 @@ async def test_what_vanishes_without_a_word_is_missed_all_the_same(url: str, ens
         await other.announce(instance("w2"))
         await sees(store, "w2")
         session(store)._heard = lambda _: None  # deaf from now on
-        with _as(store, instance()) as document:
-            await asyncio.to_thread(_replace, client, f"/{path}/v1/classify/w1", document)
+        said = document(Put(instance()), store.uid)
+        await asyncio.to_thread(_replace, client, f"/{path}/v1/classify/w1", said)
         await other.withdraw("w2")
         await until_owner(client, f"/{path}/v1/classify/w1", session(store).id)
         await sees(store)
@@ -277,7 +274,8 @@ async def test_when_all_of_it_is_removed_it_is_made_again(url: str, ensemble: En
 
 async def test_who_frees_what_is_taken_over_at_that_moment_frees_nothing(url: str) -> None:
     """The heir's node counts its versions from 0 as the old one did: a version alone would tell them not apart."""
-    async with opened(url) as store, opened(url) as heir, opened(url) as reader:
+    told: list[Change] = []
+    async with opened(url) as store, opened(url) as heir, opened(url, told.extend) as reader:
         await store.announce(instance())
         await sees(heir, "w1")
         commit, raced = session(store).commit, 0
@@ -293,6 +291,10 @@ async def test_who_frees_what_is_taken_over_at_that_moment_frees_nothing(url: st
         await store.withdraw("w1")
         assert raced == 1, "it tried once, and then saw that the row was another's"
         await until(reader, lambda: [one.weight for one in reader.instances()] == [2])
+        await heir.announce(instance("w3", 9003))
+        await sees(reader, "w1", "w3")
+        assert not [change for change in told if isinstance(change, Gone)], "it was gone for a moment"
+        await heir.withdraw("w3")
         session(store).commit = commit
         await store.close()
         await heir.announce(instance("w2"))
