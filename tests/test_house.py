@@ -21,8 +21,9 @@ HEART = (
     "registry/rights.py", "registry/row.py", "registry/txt.py", "registry/watcher.py", "registry/wire.py",
     "registry/zone.py", "registry/consul/__init__.py", "registry/consul/definitions.py",
     "registry/consul/durations.py", "registry/consul/entries.py", "registry/consul/registration.py",
-    "registry/stores/consul_rows.py", "registry/stores/etcd_layout.py", "registry/stores/mdns_rows.py",
-    "registry/stores/mdns_words.py", "registry/stores/outbox.py", "registry/stores/zookeeper_layout.py",
+    "registry/stores/consul_rows.py", "registry/stores/document.py", "registry/stores/etcd_layout.py",
+    "registry/stores/mdns_rows.py", "registry/stores/mdns_words.py", "registry/stores/outbox.py",
+    "registry/stores/zookeeper_layout.py",
     "worker/tensor.py", "worker/wire/answer.py", "worker/wire/multipart.py", "client/addresses.py",
     "client/balancers.py", "client/pool.py", "client/retry.py", "proxy/head.py", "proxy/route.py",
 )  # fmt: skip

@@ -8,8 +8,8 @@ counts its versions from 0 again, so that a version alone does not tell our row 
 what another wrote changes the SERVICE node in the same transaction, and each transaction that touches a row there asks
 first whether that node is still as it was read, before the row was.
 
-Format: paths and documents as in `document.py`, but for the names `.` and `..`; ZooKeeper's data model (zookeeper.apache.org, Programmer's Guide): an ephemeral node's owner is the session that
-made it, for ever; `.` and `..` are no names.
+Format: paths and documents as in `document.py`, and ZooKeeper's data model (zookeeper.apache.org, Programmer's Guide): an
+ephemeral node's owner is the session that made it, for ever; `.` and `..` are no names.
 """
 
 from __future__ import annotations
