@@ -33,7 +33,7 @@ from zeroconf import (  # type: ignore[attr-defined]  # the records are told now
 from zeroconf.asyncio import AsyncZeroconf
 
 from .deadlines import Deadlines
-from .errors import InvalidInstance
+from .errors import InvalidInstance, StoreUnavailable
 from .instance import Address
 from .links import Link, links
 
@@ -116,11 +116,14 @@ class Lan:
         self._change(services, ())
         await self._said()
 
-    async def unsay(self, labels: Iterable[str], loud: bool = True) -> None:
-        """Not any more; and unless `loud` is false, everybody is told. Returns once they were."""
-        self._change((), labels, loud)
-        if loud:
-            await self._said()
+    async def unsay(self, labels: Iterable[str]) -> None:
+        """Not any more, and everybody is told. Returns once they were."""
+        self._change((), labels)
+        await self._said()
+
+    def hush(self, label: str) -> None:
+        """Not any more, and nobody is told: somebody else says it now."""
+        self._change((), [label], loud=False)
 
     async def change(self, services: Iterable[Service], labels: Iterable[str]) -> None:
         """`say` and `unsay` in one."""
@@ -162,7 +165,8 @@ class Lan:
             await asyncio.sleep(pause)
         await self._shut()
         for waiter in self._waiters:
-            waiter.cancel()
+            if not waiter.done():
+                waiter.set_exception(StoreUnavailable("it was closed before it was said"))
 
     # -- what we hold ----------------------------------------------------------------------------------------------
 

@@ -168,12 +168,9 @@ class MdnsStore(Store):
             return True
         log.info("%s at %s says %s from now on", word.writer, word.instance.address, word.instance.id)
         said.yielded = True
-        self._spawn(self._hush(word.instance.id))
-        return False
-
-    async def _hush(self, id: str) -> None:
         if self._lan is not None:
-            await self._lan.unsay([label(id)], loud=False)
+            self._lan.hush(label(word.instance.id))
+        return False
 
     async def _say_again(self, id: str) -> None:
         """Who took it over is gone."""
