@@ -117,10 +117,13 @@ class Bench:
     async def _alone(self, kind: type[Contender]) -> None:
         contender = kind(self.folder)
         try:
-            await contender.start()
+            await step(contender.start())
             await asyncio.sleep(min(2.0, self.load.settle_seconds))
             empty, _ = contender.memory()
-            owners = await step(contender.owners(self.load.changers)) if 5 in self.only else []
+            owners: list[Owner] = []
+            if 5 in self.only:
+                owners = await step(contender.owners(self.load.changers))
+                await self._changes_for(self.load.warm_seconds, owners)
             for size in self.load.sizes:
                 if size > self.load.instances // kind.share:
                     break
@@ -153,22 +156,26 @@ class Bench:
         """The others keep silent meanwhile, for less than makes them suspect: theirs is another cost."""
         Wire.silent = True
         meter = Meter(contender)
-        until = time.monotonic() + 2 * self.load.seconds
-
-        async def one(number: int, owner: Owner) -> int:
-            count = 0
-            while time.monotonic() < until:
-                await owner.put(f"cost-{size}-{number}-{count}")
-                await owner.remove(f"cost-{size}-{number}-{count}")
-                count += 1
-            return 2 * count
-
-        changes = sum(await step(asyncio.gather(*(one(number, owner) for number, owner in enumerate(owners)))))
+        changes = await self._changes_for(2 * self.load.seconds, owners)
         spent, wall = meter.read()
         Wire.silent = False
         micros = spent / changes * 1e6
         self.findings.add(5, contender.name, **{str(size): micros})
         say(f"{contender.name}: {changes:,} changes beside {size:,} instances in {wall:.1f} s, {micros:.0f} µs each")
+
+    async def _changes_for(self, seconds: float, owners: Sequence[Owner]) -> int:
+        """-> how many: each registration is one, and each end of one."""
+        until = time.monotonic() + seconds
+
+        async def one(number: int, owner: Owner) -> int:
+            count = 0
+            while time.monotonic() < until:
+                await owner.put(f"cost-{number}-{count}")
+                await owner.remove(f"cost-{number}-{count}")
+                count += 1
+            return 2 * count
+
+        return sum(await step(asyncio.gather(*(one(number, owner) for number, owner in enumerate(owners)))))
 
     async def _propagate(self, contender: Contender) -> None:
         load, told = self.load, list[float]()
@@ -185,7 +192,7 @@ class Bench:
 
         [owner] = await contender.owners(1)
         await contender.watch(load.watchers, hear)
-        for change in range(load.changes):
+        for change in range(load.changes + 1):  # the first is a warm-up
             current, heard = f"change-{change}", 0
             everybody.clear()
             began = time.perf_counter()
@@ -193,6 +200,8 @@ class Bench:
             await everybody.wait()
             await done
             await owner.remove(current)
+            if not change:
+                told.clear()
             await asyncio.sleep(0.02)
         median, late = statistics.median(told) * 1000, statistics.quantiles(told, n=100)[98] * 1000
         said = {"instances": len(contender.crowd), "lost": contender.lost, "watchers": load.watchers}
@@ -208,7 +217,7 @@ class Bench:
             for kind in self.kinds:
                 contenders.append(contender := kind(self.folder))
                 try:
-                    await contender.start()
+                    await step(contender.start())
                     if 2 in self.only:
                         for way in contender.changers:
                             owners = await step(contender.owners(self.load.owners, way))

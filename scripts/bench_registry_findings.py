@@ -43,6 +43,7 @@ class Load:
     rounds: int = 3
     seconds: float = 1.0  # one measurement
     settle_seconds: float = 4.0
+    warm_seconds: float = 4.0  # before 5, for who compiles what it runs often
     live_seconds: float = 20.0
     owners: int = 64
     changers: int = 16  # in 5
@@ -56,7 +57,17 @@ class Load:
         return 0, self.instances // 10, self.instances
 
 
-QUICK = Load(instances=40, rounds=1, seconds=0.1, settle_seconds=0.1, live_seconds=1.0, owners=4, watchers=5, changes=5)
+QUICK = Load(
+    instances=40,
+    rounds=1,
+    seconds=0.1,
+    settle_seconds=0.1,
+    warm_seconds=0.1,
+    live_seconds=1.0,
+    owners=4,
+    watchers=5,
+    changes=5,
+)
 
 
 @dataclass

@@ -107,16 +107,20 @@ class Etcd(Contender):
         return {"key": base64_of(f"/fairway/{service}/"), "range_end": base64_of(f"/fairway/{service}0")}
 
     async def watch(self, count: int, heard: Heard) -> None:
-        def piece(data: bytes) -> None:
+        created = [asyncio.Event() for _ in range(count)]
+
+        def piece(number: int, data: bytes) -> None:
+            if b'"created":true' in data:
+                created[number].set()
             at = data.find(b'"key":"')
             if at >= 0 and b'"type":"DELETE"' not in data:
                 heard(base64.b64decode(data[at + 7 : data.index(b'"', at + 7)]).decode().rpartition("/")[2])
 
-        for _ in range(count):
-            wire = await Http(piece).open(self.port)
-            wire.transport.write(http("POST", "/v3/watch", {"create_request": self._below(SERVICE)}))
+        for number in range(count):
+            wire = await Http(partial(piece, number)).open(self.port)
             self.others.append(wire)
-        await asyncio.sleep(1)
+            wire.transport.write(http("POST", "/v3/watch", {"create_request": self._below(SERVICE)}))
+            await created[number].wait()
 
     async def readers(self, count: int, way: str, service: str, size: int) -> list[Repeat]:
         wires = [await Http().open(self.port) for _ in range(count)]
@@ -161,13 +165,16 @@ class ZooKeeper(Contender):
         return self
 
     async def _first(self) -> Frames:
-        """It listens before it takes sessions, and drops who comes too early."""
-        for _ in range(100):
+        """It listens before it takes sessions, and drops, or forgets, who comes too early."""
+        for _ in range(20):
+            wire = Frames()
             try:
-                return await Frames().begin(self.port, TTL)
-            except OSError:
+                async with asyncio.timeout(1):
+                    return await wire.begin(self.port, TTL)
+            except (OSError, TimeoutError):
+                wire.close()
                 await asyncio.sleep(0.1)
-        raise RuntimeError("ZooKeeper takes no session after ten seconds")
+        raise RuntimeError("ZooKeeper takes no session")
 
     async def joined(self, number: int, service: str) -> Wire:
         wire = await Frames().begin(self.port, TTL)
@@ -212,11 +219,10 @@ class ZooKeeper(Contender):
             await wire.begin(self.port, TTL)
             wire.beats(BEAT_SECONDS)
             self.others.append(wire)
-            again()
+            known.update(names_in(await wire.ask(wire.children(f"/fairway/{SERVICE}", watch=True))))
 
         for _ in range(count):
             await one()
-        await asyncio.sleep(1)
 
     async def readers(self, count: int, way: str, service: str, size: int) -> list[Repeat]:
         wires = [await Frames().begin(self.port, TTL) for _ in range(count)]
