@@ -7,6 +7,7 @@ hub that answers. Of several hubs each is tried in turn, those that other hubs n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ log = logging.getLogger("fairway.registry.link")
 
 PORT = 12481
 FIRST_RETRY, LAST_RETRY = 0.2, 2.0  # seconds between attempts, doubling, with jitter
+ANSWER_SECONDS = 5.0  # a hub that accepted us and said nothing for so long is none: a stopped process accepts, too
 QUIET_SECONDS = 3 * TTL_SECONDS  # a hub not heard for longer is gone
 AUTO = "auto"
 
@@ -66,7 +68,7 @@ class Link(Store):
         self._tls = credentials.tls(always=tls)
         self._finder: Finder | None = None
         self._at = self.hubs[0]  # the hub we talk to, or tried last
-        self._fairway = False  # it answers registrations
+        self._fairway: bool | None = None  # it answers registrations; None: it has not said
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
         self._answers: dict[str, list[asyncio.Future[None]]] = {}
@@ -94,16 +96,15 @@ class Link(Store):
         ]
         if self._writer is not None:
             self._writer.writelines(rows)
-            if not self._fairway:
+            if self._fairway is False:
                 self._answer_all()
-            try:
-                await self._writer.drain()
-            except OSError:
-                pass  # the hub is away: the answers will not come
         elif not answers:
             return  # nothing but ends: who is away forgets us anyway
         try:
             async with asyncio.timeout(WRITE_SECONDS):
+                if self._writer is not None:
+                    with contextlib.suppress(OSError):  # the hub is away: the answers will not come
+                        await self._writer.drain()
                 await asyncio.gather(*answers)
         except TimeoutError as error:
             raise StoreUnavailable(f"no registry at {self._at} took it in {WRITE_SECONDS:g} s; trying on") from error
@@ -163,16 +164,18 @@ class Link(Store):
                     self._finder = await self._find()
             else:
                 log.info("connected to the registry at %s", self._at)
+                said = True
                 try:
                     await self._converse(reader, writer)
                 except (OSError, WireError) as error:
                     log.warning("lost the registry at %s: %s; going on with what is known", self._at, error)
+                    if self.replica.synced and not isinstance(error, TimeoutError):
+                        delay, turn = FIRST_RETRY, turn - 1  # the same one first: it may only have been restarted
                 finally:
                     self._writer, self.connected = None, False
                     self.replica.disconnected()
                     writer.transport.abort()
                 await self._tell([])
-                delay, said, turn = FIRST_RETRY, True, turn - 1  # the same one first: it may only have been restarted
             if turn % len(hubs) == 0 or len(hubs) == 1:  # all were tried
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LAST_RETRY)
@@ -190,13 +193,14 @@ class Link(Store):
         return list(dict.fromkeys([*self.hubs, *found, *named]))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer, self.connected, self._fairway = writer, True, False
+        self._writer, self.connected, self._fairway = writer, True, None
         rows = RowReader()
         writer.write(encode(self._hello))
         writer.writelines(self._row(put) for put in self._own.values())
         writer.write(encode(Synced()))
         loop = asyncio.get_running_loop()
         beat_at = heard = loop.time()
+        patience = ANSWER_SECONDS
         while True:
             now = loop.time()
             if now >= beat_at:
@@ -204,16 +208,17 @@ class Link(Store):
                 beat_at = now + BEAT_SECONDS * random.uniform(0.9, 1.0)
             if changes := self.replica.expire(now):
                 await self._tell(changes)
-            if now - heard > QUIET_SECONDS:
+            if now - heard >= patience:
                 raise TimeoutError("nothing heard from it for too long")
             try:
-                async with asyncio.timeout_at(min(beat_at, self.replica.next_deadline() or beat_at)):
+                async with asyncio.timeout_at(min(beat_at, heard + patience, self.replica.next_deadline() or beat_at)):
                     data = await reader.read(64 * 1024)
             except TimeoutError:
                 continue
             if not data:
                 raise ConnectionError("it closed the connection")
-            heard = now = loop.time()
+            heard, patience = loop.time(), QUIET_SECONDS
+            now = heard
             before = self.replica.synced
             changes = [change for message in rows.feed(data) for change in self._heard(message, now)]
             if changes or self.replica.synced != before:

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from fairway.registry import Address, Hub, Instance, Link, Query
-from fairway.registry.changes import Change
-from fairway.registry.errors import RegistryUnreachable, StoreRefused
+from fairway.registry.changes import Change, Put
+from fairway.registry.errors import RegistryUnreachable, StoreRefused, StoreUnavailable
 from fairway.registry.ports import free_port
 from fairway.registry.store import TTL_SECONDS
 from fairway.registry.wire import Free, Register
@@ -172,6 +172,45 @@ async def test_somebody_else_there(caplog: pytest.LogCaptureFixture) -> None:
             async with link_to(server.sockets[0].getsockname()[1], wait=0.3):
                 pytest.fail("it took an HTTP server for a registry")
     assert "not a JSON row: b'HTTP/1.1 400 Bad Request" in caplog.text
+
+
+@asynccontextmanager
+async def no_hub(says: bytes | None) -> AsyncIterator[int]:
+    """Accepts, and says this at once and closes; None: nothing, for ever, and reads nothing."""
+    over = asyncio.Event()
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if says is None:
+            await over.wait()
+        else:
+            writer.write(says)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        over.set()
+
+
+@pytest.mark.parametrize("says", [b"", b"what?\n", None])
+async def test_the_next_hub_is_tried_if_one_accepts_and_serves_nobody(hub: Hub, says: bytes | None) -> None:
+    """It is full, or speaks TLS, or is a stopped process, for which the system accepts."""
+    async with no_hub(says) as port, closing(Link(f"127.0.0.1:{port},127.0.0.1:{hub.port}")) as link:
+        await link.start(PATIENCE)
+        await link.announce(Instance("A", "classify", Address("127.0.0.1", 9001)))
+        assert hub.catalog.get("A") is not None
+
+
+@pytest.mark.parametrize("rows", [1, 1000])  # the latter are more than the connection holds
+async def test_a_hub_that_says_nothing_has_taken_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairway.registry.link.WRITE_SECONDS", 0.5)
+    async with no_hub(None) as port, closing(Link(Address("127.0.0.1", port))) as link:
+        await link.start()
+        while not link.connected:  # noqa: ASYNC110 - nothing is told of it
+            await asyncio.sleep(0)
+        one = Instance("A", "classify", Address("127.0.0.1", 9001), meta={"words": "x" * 7000})
+        async with asyncio.timeout(3):
+            with pytest.raises(StoreUnavailable):
+                await link.write([Put(replace(one, id=f"A{n}")) for n in range(rows)])
 
 
 async def test_rows_of_other_peers_arrive_and_go(hub: Hub) -> None:
