@@ -25,7 +25,9 @@ class AllowList:
             advertised = ipaddress.ip_address(host)
         except ValueError:
             advertised = None
-        if advertised is not None and any(advertised in network for network in self._networks):
+        if advertised is not None and (
+            str(advertised) == peer_host or any(advertised in network for network in self._networks)
+        ):
             return None
         return f"{host} is not the peer's own address ({peer_host}) and not on the registry's --allow list"
 

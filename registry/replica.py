@@ -12,6 +12,8 @@ from dataclasses import replace
 from .changes import Change, Gone, Mark, Put
 from .instance import Address, Instance
 
+Place = tuple[str, Address]  # a service, and where
+
 
 class Replica:
     """Every method returns what it changed, for those who keep copies of this copy."""
@@ -21,18 +23,18 @@ class Replica:
         self.synced = False  # the dump that begins a connection is complete
         self._rows: dict[str, Put] = {}
         self._marks: dict[str, Mark] = {}
-        self._unconfirmed: dict[str, Address] = {}
-        self._held: dict[Address, set[str]] = {}  # the same, by address
+        self._unconfirmed: dict[str, Place] = {}
+        self._held: dict[Place, set[str]] = {}  # the same, by place
         self._drop_at: float | None = None
 
     def disconnected(self) -> None:
         """Everything known stays, and waits to be said again."""
         self.synced = False
         self._drop_at = None
-        self._unconfirmed = {id: row.instance.address for id, row in self._rows.items()}
+        self._unconfirmed = {id: (row.instance.service, row.instance.address) for id, row in self._rows.items()}
         self._held = {}
-        for id, address in self._unconfirmed.items():
-            self._held.setdefault(address, set()).add(id)
+        for id, place in self._unconfirmed.items():
+            self._held.setdefault(place, set()).add(id)
 
     def receive(self, change: Change) -> list[Change]:
         """What an engine said of one row, or one instance's mark."""
@@ -91,8 +93,8 @@ class Replica:
     def _put(self, put: Put) -> list[Change]:
         id = put.instance.id
         self._confirm(id)
-        # A worker that came back under a new id still has its address.
-        old = sorted(self._held.get(put.instance.address, ()))
+        # A worker that came back under a new id still has its address. One address may serve several services.
+        old = sorted(self._held.get((put.instance.service, put.instance.address), ()))
         changes = [change for i in old for change in self._forget(i)]
         if self._rows.get(id) != put:
             self._rows[id] = put
@@ -100,9 +102,9 @@ class Replica:
         return changes
 
     def _confirm(self, id: str) -> None:
-        address = self._unconfirmed.pop(id, None)
-        if address is not None:
-            self._held[address].discard(id)
+        place = self._unconfirmed.pop(id, None)
+        if place is not None:
+            self._held[place].discard(id)
 
     def _forget(self, id: str) -> list[Change]:
         self._confirm(id)

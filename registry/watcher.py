@@ -1,7 +1,8 @@
 """What one reader still has to be told. Sans-io.
 
 A reader that keeps up is told every change. For one that does not, only WHICH rows changed is remembered, and their state
-at the time it reads again is told: it misses no final state, and however slow it is, it costs no more than a set of ids.
+at the time it reads again is told: it misses no final state, and however slow it is, it costs no more than a set of ids:
+of the rows that are there, and of those it was told of once.
 The dump that begins a connection is just the first backlog.
 """
 
@@ -35,13 +36,13 @@ class Watcher:
     def __init__(self, services: Sequence[str] | None = None, plain: bool = True) -> None:
         self._services = None if services is None else frozenset(services)
         self._plain = plain
-        self._backlog: dict[str, None] = {}
+        self._backlog: dict[str, bool] = {}  # id -> whether it was told of it before
         self._dump: set[str] | None = None  # what of the backlog is to be told before `synced`
         self.flowing = True  # the connection takes more
 
     def greet(self, instances: Iterable[Instance]) -> None:
         """All there is becomes the backlog."""
-        self._backlog = dict.fromkeys(instance.id for instance in instances if self._shows(instance))
+        self._backlog = dict.fromkeys((instance.id for instance in instances if self._shows(instance)), False)
         self._dump = set(self._backlog)
 
     def offer(self, id: str, before: Instance | None, now: Instance | None) -> Tell | None:
@@ -49,7 +50,11 @@ class Watcher:
         if not any(instance is not None and self._wants(instance) for instance in (before, now)):
             return None
         if not self.flowing or self._backlog:
-            self._backlog[id] = None
+            knows = self._backlog.setdefault(id, before is not None and self._shows(before))
+            if not knows and (now is None or not self._shows(now)):  # it came and went meanwhile
+                del self._backlog[id]
+                if self._dump is not None:
+                    self._dump.discard(id)
             return None
         tell = self._tell(id, now)
         return tell if tell.instance or (before is not None and self._shows(before)) else None

@@ -149,6 +149,8 @@ def test_a_worker_that_comes_back_takes_its_own_row_over() -> None:
         ("10.0.0.7", None, (), True),
         ("10.0.0.7", "10.0.0.7", (), True),
         ("10.0.0.7", "10.0.0.8", (), False),
+        ("2001:db8::7", "2001:DB8:0::7", (), True),  # the same address in other letters
+        ("2001:db8::7", "2001:db8::8", (), False),
         ("10.0.0.7", "127.0.0.1", (), False),
         ("127.0.0.1", "10.0.0.8", (), False),
         ("10.0.0.7", "10.0.0.8", ("10.0.0.0/8",), True),

@@ -132,6 +132,14 @@ def test_a_new_id_at_the_same_address_replaces_the_unconfirmed_one() -> None:
     assert ids(replica) == ["B", "new"], "one worker is not counted twice while the old row is held"
 
 
+def test_another_service_at_the_same_address_waits_on() -> None:
+    other = Put(Instance("B", "other", Address("127.0.0.1", 1)))
+    replica = synced_with(row("A", 1), other)
+    replica.disconnected()
+    assert replica.receive(row("A", 1)) == []
+    assert ids(replica) == ["A", "B"]
+
+
 def test_a_confirmed_row_is_not_replaced_by_another_at_its_address() -> None:
     replica = synced_with(row("A", 1))
     replica.receive(row("B", 1))
