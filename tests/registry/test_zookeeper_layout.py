@@ -190,7 +190,9 @@ class Writers(RuleBasedStateMachine):
             case Gone(instance, _):
                 if done:
                     assert LAYOUT.row(instance) not in self.tree.nodes
-            case Mark(id, enabled):
+            case Mark(id, enabled) if (
+                transaction.operations
+            ):  # else it was so when it was read, and that was its moment
                 assert (LAYOUT.mark(id) in self.tree.nodes) is not enabled
 
     @rule(number=st.integers(0, WRITERS - 1))
