@@ -59,7 +59,7 @@ class Pipeline:
         return done
 
     def overwritten(self, changes: Sequence[Change]) -> None:
-        """By others: the engine no longer holds our version."""
+        """By others, or not at all: the engine does not hold our version."""
         for change in changes:
             if not isinstance(change, Mark):
                 self._written.pop(change.instance.id, None)
@@ -69,22 +69,38 @@ class Pipeline:
             await self._queued.wait()
             self._queued.clear()
             batch, self._queue = self._queue, []
-            ours = [event for events, _, foreign, _ in batch if not foreign for event in events]
-            writes = [write for event in ours if (write := self._to_write(event))]
-            error: StoreUnavailable | StoreRefused | None = None
-            try:
-                if writes:
-                    await self._write(writes)
-            except (StoreUnavailable, StoreRefused) as failure:
-                log.warning("%s", failure)
-                error = failure
-            for events, origin, _, done in batch:
+            writes = [
+                [write for event in events if not foreign and (write := self._to_write(event))]
+                for events, _, foreign, _ in batch
+            ]
+            for (events, origin, _, done), error in zip(batch, await self._attempt(writes), strict=True):
                 try:
                     self._tell(events, origin, error)
                 except Exception:  # whatever it was: who comes after it is to be heard
                     log.exception("readers could not be told of %d events", len(events))
                 if not done.done():
                     done.set_exception(error) if error else done.set_result(None)
+
+    async def _attempt(self, writes: Sequence[Sequence[Change]]) -> list[StoreUnavailable | StoreRefused | None]:
+        """What came of each. Of one that the engine refuses its neighbours know nothing."""
+        together = [change for changes in writes for change in changes]
+        try:
+            if together:
+                await self._write(together)
+        except StoreUnavailable as error:
+            log.warning("%s", error)
+            return [error] * len(writes)
+        except StoreRefused as error:
+            if len(writes) > 1:
+                half = len(writes) // 2
+                return await self._attempt(writes[:half]) + await self._attempt(writes[half:])
+            log.warning("%s", error)
+            self.overwritten(together)
+            return [error]
+        except Exception as error:  # a fault of ours: the hub goes on as if the engine were away
+            log.exception("%r failed", self._store)
+            return [StoreUnavailable(f"the engine failed: {error!r:.200}")] * len(writes)
+        return [None] * len(writes)
 
     async def _write(self, writes: Sequence[Change]) -> None:
         if self._store.connected:

@@ -397,10 +397,17 @@ class Hub:
                 continue  # we were stopped: what our peers said meanwhile lies there unread
             if self.store.synced and not isinstance(self.store, EmbeddedStore):
                 self.catalog.uncertain = False
-            events, lost = self.catalog.expire(self.now())
+            try:
+                events, lost = self.catalog.expire(self.now())
+            except Exception:  # a fault of ours: the next look is to come all the same
+                log.exception("looking for the silent failed")
+                continue
             for name in lost:
                 log.warning("nothing heard from %s for too long: it is let go", name)
-                self.peers.pop(name).transport.abort()
+                peer = self.peers.pop(name)
+                for id in list(peer.asking):
+                    self._ask_no_more(peer, id)
+                peer.transport.abort()
             self._submit(events)
 
     def __repr__(self) -> str:
