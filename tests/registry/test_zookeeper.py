@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import shutil
-import signal
-import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,25 +14,15 @@ import pytest
 
 from fairway.registry.changes import Change, Gone, Mark, Put
 from fairway.registry.credentials import Credentials
-from fairway.registry.errors import ConfigurationError, InvalidInstance, StoreRefused, StoreUnavailable
-from fairway.registry.instance import Address, Instance
-from fairway.registry.ports import free_port
-from fairway.registry.store import TTL_SECONDS, Store, new_id, open_store
-from fairway.registry.stores.etcd_layout import document
+from fairway.registry.errors import ConfigurationError, InvalidInstance, StoreRefused
+from fairway.registry.store import Store, new_id, open_store
+from fairway.registry.stores.document import document
 
-from ..conformance.zookeeper import Ensemble, running_ensemble, zookeeper_missing
-from .certificates import certificates
+from ..conformance.zookeeper import Ensemble, zookeeper_missing
+from .zookeepers import PATIENCE, instance, opened, owner, sees, session, stranger, until, until_owner
 
 if (why := zookeeper_missing()) is not None:
     pytest.skip(why, allow_module_level=True)
-
-from kazoo.client import KazooClient
-
-PATIENCE = 30.0
-
-
-def instance(id: str = "w1", port: int = 9001, **more: Any) -> Instance:
-    return Instance(id, "classify", Address("127.0.0.1", port), **more)
 
 
 @pytest.fixture(scope="module")
@@ -57,50 +42,6 @@ def path() -> str:
 @pytest.fixture
 def url(ensemble: Ensemble, path: str) -> str:
     return f"zookeeper://{ensemble.hosts}/{path}"
-
-
-@asynccontextmanager
-async def opened(url: str, on_change: Callable[[Sequence[Change]], None] = lambda _: None, **more: Any) -> Any:
-    store = open_store(url, on_change, **more)
-    await store.start()
-    try:
-        await until(store, lambda: store.connected and store.synced)
-        yield store
-    finally:
-        await store.close()
-
-
-async def until(store: Store, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    try:
-        await store.wait_for(condition, seconds)
-    except TimeoutError:
-        raise AssertionError(f"{store!r} did not come to it; it holds {store.instances()}") from None
-
-
-async def sees(store: Store, *ids: str, seconds: float = PATIENCE) -> None:
-    await until(store, lambda: {one.id for one in store.instances()} == set(ids), seconds)
-
-
-@asynccontextmanager
-async def stranger(hosts: str, **more: Any) -> AsyncIterator[Any]:
-    """A client of somebody else's: kazoo itself, on its own terms; its methods block."""
-    client = KazooClient(hosts, **more)
-    await asyncio.to_thread(client.start)
-    try:
-        yield client
-    finally:
-        await asyncio.to_thread(client.stop)
-        client.close()
-
-
-async def owner(client: Any, path: str) -> int:
-    """The session of a node, 0 if it stays; -1: there is none."""
-    stat = await asyncio.to_thread(client.exists, path)
-    return -1 if stat is None else int(stat.ephemeralOwner)
-
-
-def session(store: Store) -> Any:
-    return store._session  # type: ignore[attr-defined]
 
 
 # -- where it is -------------------------------------------------------------------------------------------------------
@@ -226,12 +167,6 @@ def _replace(client: Any, path: str, said: bytes) -> None:
     assert transaction.commit() == [True, path]
 
 
-async def until_owner(client: Any, path: str, session: int) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while await owner(client, path) != session:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
 async def test_what_vanishes_is_announced_again(url: str, ensemble: Ensemble, path: str) -> None:
     async with opened(url) as store, stranger(ensemble.hosts) as client:
         store._tree._look_again = lambda: None  # it is told, and does not have to look
@@ -334,21 +269,7 @@ async def test_what_an_heir_leaves_comes_back_to_who_had_it(url: str) -> None:
         await sees(store)
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
-
-
-async def test_what_is_too_large_for_the_server_is_refused_and_harms_nothing() -> None:
-    """A server breaks the connection over a message that is too large for it, and says no word."""
-    async with running_ensemble(flags=["-Djute.maxbuffer=4096"]) as ensemble:
-        url = f"zookeeper://{ensemble.hosts}/small"
-        async with opened(url) as store, opened(url) as reader:
-            await store.announce(instance())
-            with pytest.raises(StoreRefused, match=r"jute\.maxbuffer"):
-                await store.announce(instance("large", meta={"words": "x" * 6000}))
-            # Each of these fits, and all in one message would not.
-            several = [instance(f"m{number}", 9100 + number, meta={"words": "x" * 700}) for number in range(10)]
-            await store.write([Put(row) for row in several])
-            await sees(reader, "w1", *(row.id for row in several))
+# -- what is refused -------------------------------------------------------------------------------------------------------
 
 
 async def test_with_a_user_nobody_else_reads_or_writes(ensemble: Ensemble, path: str) -> None:
@@ -377,127 +298,6 @@ async def test_with_a_user_nobody_else_reads_or_writes(ensemble: Ensemble, path:
         await sees(reader, "w1", "w3")
 
 
-# -- servers -----------------------------------------------------------------------------------------------------------
-
-
-async def test_of_several_hosts_one_may_be_dead_and_one_silent(ensemble: Ensemble, path: str) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as silent:  # it takes the connection, and says nothing
-        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{silent.getsockname()[1]},{ensemble.hosts}"
-        async with opened(f"zookeeper://{hosts}/{path}") as store, opened(f"zookeeper://{hosts}/{path}") as reader:
-            await store.announce(instance())
-            await sees(reader, "w1")
-
-
-async def test_a_server_that_falls_silent_is_noticed_and_nothing_is_lost() -> None:
-    async with running_ensemble() as ensemble:
-        url = f"zookeeper://{ensemble.hosts}/silent"
-        async with opened(url) as store, opened(url) as reader, opened(url) as leaving:
-            await store.announce(instance())
-            await sees(reader, "w1")
-            server = ensemble.servers[0]
-            server.send(signal.SIGSTOP)
-            try:
-                loop = asyncio.get_running_loop()
-                begin = loop.time()
-                await leaving.close()
-                assert loop.time() - begin < 6, "who leaves does not wait for it"
-                late = [store.announce(instance(f"w{number}", 9000 + number)) for number in range(2, 600)]
-                ticks, over = 0, asyncio.ensure_future(asyncio.gather(*late, return_exceptions=True))
-                while not over.done():  # the loop is never held
-                    await asyncio.wait([over], timeout=0.05)
-                    ticks += 1
-                assert ticks > 40
-                assert all(isinstance(error, StoreUnavailable) for error in over.result())
-                await until(reader, lambda: not reader.connected)
-                assert [one.id for one in reader.instances()] == ["w1"]
-            finally:
-                server.send(signal.SIGCONT)
-            await sees(reader, *(f"w{number}" for number in range(1, 600)))
-
-
-async def test_a_server_that_was_emptied_is_filled_again_and_the_copy_holds() -> None:
-    """It has seen fewer transactions than we have: it refuses whoever wants to go on from there."""
-    async with running_ensemble() as ensemble:
-        url, sizes = f"zookeeper://{ensemble.hosts}/again", list[int]()
-        async with (
-            opened(url) as store,
-            opened(url) as gone,
-            opened(url, lambda _: sizes.append(len(reader.instances()))) as reader,
-        ):
-            rows = [instance(f"w{number}", 9000 + number) for number in range(10)]
-            await store.write([*map(Put, rows), Put(instance("lasting", 9100), "ops")])
-            await gone.announce(instance("orphan", 9200))
-            await until(reader, lambda: len(reader.instances()) == 12)
-            for _ in range(50):
-                await store.announce(rows[0])
-                await store.announce(replace(rows[0], weight=2))
-            server = ensemble.servers[0]
-            server.kill()
-            await gone.close()
-            shutil.rmtree(server.data)
-            sizes.clear()
-            await ensemble.start()
-            wanted = {"lasting", *(row.id for row in rows)}
-            await until(reader, lambda: reader.synced, 2 * PATIENCE)
-            assert {one.id for one in reader.instances()} >= wanted
-            await sees(reader, *wanted, seconds=2 * PATIENCE)  # the orphan was held for its owner, which never came
-            assert min(sizes) >= 11
-            async with opened(url) as newcomer:
-                await sees(newcomer, *wanted)
-
-
-async def test_one_of_three_members_dies_and_nobody_notices() -> None:
-    async with running_ensemble(3) as ensemble:
-        url = f"zookeeper://{ensemble.hosts}/three"
-        told: list[Change] = []
-        async with opened(url) as store, opened(url, told.extend) as reader:
-            await store.write([Put(instance()), Put(instance("lasting", 9100), "ops")])
-            await sees(reader, "w1", "lasting")
-            leader = next(one for one in ensemble.servers if "Mode: leader" in one.command("srvr"))
-            leader.kill()
-            await store_up(store, instance("w2", 9002))
-            await sees(reader, "w1", "w2", "lasting")
-            assert not [change for change in told if isinstance(change, Gone)]
-
-
-async def store_up(store: Store, row: Instance) -> None:
-    """A new leader is chosen meanwhile."""
-    try:
-        await store.announce(row)
-    except StoreUnavailable:
-        await until(store, lambda: store.connected and row.id not in store._outbox)  # type: ignore[attr-defined]
-
-
-async def test_over_tls_with_our_own_authority_only(caplog: pytest.LogCaptureFixture) -> None:
-    keys = certificates()
-    port = free_port()
-    async with running_ensemble() as ensemble:
-        server = ensemble.servers[0]
-        server.kill()
-        keystore = ensemble.folder / "server.pem"
-        keystore.write_bytes(keys.server_key.read_bytes() + keys.server_cert.read_bytes())
-        server.more += (
-            "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n"
-            f"secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n"
-            f"ssl.keyStore.location={keystore}\nssl.keyStore.type=PEM\n"
-            f"ssl.trustStore.location={keys.ca}\nssl.trustStore.type=PEM\n"
-        )
-        await ensemble.start()
-        client = Credentials(ca=keys.ca, cert=keys.client_cert, key=keys.client_key)
-        url = f"zookeeper://127.0.0.1:{port}/tls"
-        async with opened(url, credentials=client) as store, opened(url, credentials=client) as reader:
-            rows = [instance(f"w{number}", 9000 + number, meta={"words": "x" * 2000}) for number in range(100)]
-            await store.write([Put(row) for row in rows])
-            await sees(reader, *(row.id for row in rows))
-        trusting = open_store(url, credentials=replace(client, ca=keys.stranger.pem))
-        with caplog.at_level(logging.WARNING, "fairway.registry.zookeeper"):
-            await trusting.start()
-            with pytest.raises(StoreUnavailable):
-                await trusting.announce(instance())
-            await trusting.close()
-        assert f"no ZooKeeper at 127.0.0.1:{port}" in caplog.text
-
-
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
@@ -523,25 +323,3 @@ async def test_close_ends_the_session_and_all_threads(url: str, ensemble: Ensemb
         for thread in threads() - before:
             await asyncio.to_thread(thread.join, PATIENCE)
         assert threads() <= before
-
-
-async def test_who_is_away_for_longer_than_a_session_comes_back_by_itself() -> None:
-    async with running_ensemble() as ensemble:
-        url = f"zookeeper://{ensemble.hosts}/long"
-        async with opened(url) as store, opened(url) as reader:
-            await store.announce(instance())
-            await sees(reader, "w1")
-            ensemble.servers[0].kill()
-            await until(store, lambda: not store.connected)
-            first = session(store)._client
-            async with asyncio.timeout(2 * PATIENCE):
-                # The session is given up: there is nothing to resume.
-                while session(store)._client is first:  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
-            await ensemble.start()
-            await until(store, lambda: store.connected)
-            await until(reader, lambda: reader.connected)
-            async with stranger(ensemble.hosts) as client:
-                await until_owner(client, "/long/v1/classify/w1", session(store).id)
-            await asyncio.sleep(TTL_SECONDS + 1)  # until the old session is over: it takes nothing along
-            assert [one.id for one in reader.instances()] == ["w1"]

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fairway.registry.changes import Gone, Mark, Put
 from fairway.registry.instance import Address, Instance
-from fairway.registry.stores.etcd_layout import Row, document, mark_document
+from fairway.registry.stores.document import Row, document, mark_document
 from fairway.registry.stores.outbox import Entry
 from fairway.registry.stores.zookeeper_layout import (
     Check,
