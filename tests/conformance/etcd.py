@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
-import signal
 import ssl
-import subprocess
-import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,17 +14,16 @@ from typing import Any
 from fairway.registry.ports import free_port
 
 from .engines import Engine
+from .process import ServerProcess, Servers
 
-READY_SECONDS = 60.0
 
-
-class Member:
+class Member(ServerProcess):
     """One etcd process, and where it is."""
 
     def __init__(self, name: str, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
-        self.name, self.folder, self.tls = name, folder, tls
-        self.port, self.peer_port = free_port(), free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__(name, folder)
+        self.tls = tls
+        self.peer_port = free_port()
 
     @property
     def url(self) -> str:
@@ -40,41 +35,16 @@ class Member:
 
     def start(self, members: Sequence[Member]) -> None:
         tls = ("--cert-file", str(self.tls[0]), "--key-file", str(self.tls[1])) if self.tls else ()
-        with open(self.folder / f"{self.name}.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *("etcd", "--name", self.name, "--data-dir", str(self.folder / self.name)),
-                    *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
-                    *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
-                    *("--initial-cluster", ",".join(f"{member.name}={member.peer_url}" for member in members)),
-                    *tls,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.run(
+            *("etcd", "--name", self.name, "--data-dir", str(self.folder / self.name)),
+            *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
+            *("--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url),
+            *("--initial-cluster", ",".join(f"{member.name}={member.peer_url}" for member in members)),
+            *tls,
+        )
 
-    def send(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    async def ready(self) -> None:
-        """Once it says that it is healthy: it has a leader then."""
-        async with asyncio.timeout(READY_SECONDS):
-            while not await asyncio.to_thread(self._healthy):
-                assert self.process is not None
-                if self.process.poll() is not None:
-                    raise AssertionError((self.folder / f"{self.name}.log").read_text("utf-8", "replace")[-4000:])
-                await asyncio.sleep(0.05)
-
-    def _healthy(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it says that it is healthy: it has a leader then."""
         context = ssl._create_unverified_context() if self.tls else None
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=2, context=context) as answer:
@@ -92,32 +62,19 @@ class Member:
             return said
 
 
-class Cluster:
-    """`size` members on free ports, their data in a folder that is removed at the end."""
+class Cluster(Servers[Member]):
+    """`size` members on free ports. `tls`: certificate and key that they show their clients."""
 
     def __init__(self, size: int, tls: tuple[Path, Path] | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fairway-etcd-"))
-        self.members = [Member(f"m{number}", self.folder, tls) for number in range(size)]
+        super().__init__("etcd")
+        self.members = self.servers = [Member(f"m{number}", self.folder, tls) for number in range(size)]
 
-    @property
-    def hosts(self) -> str:
-        return ",".join(f"127.0.0.1:{member.port}" for member in self.members)
-
-    async def start(self) -> None:
-        for member in self.members:
-            member.start(self.members)
-        for member in self.members:
-            await member.ready()
-
-    def stop(self) -> None:
-        for member in self.members:
-            member.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def launch(self, server: Member) -> None:
+        server.start(self.members)
 
 
 @asynccontextmanager
 async def running_cluster(size: int = 1, tls: tuple[Path, Path] | None = None) -> AsyncIterator[Cluster]:
-    """`tls`: certificate and key that the members show their clients."""
     cluster = Cluster(size, tls)
     try:
         await cluster.start()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import shutil
-import signal
 import socket
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +13,10 @@ from pathlib import Path
 from fairway.registry.ports import free_port
 
 from .engines import Engine
+from .process import ServerProcess, Servers
 
 JAR = Path("/usr/share/java/zookeeper.jar")  # Debian's names all it needs in its manifest
 MORE = ("netty-codec", "netty-resolver", "netty-transport-native-unix-common")  # and these too, for TLS
-READY_SECONDS = 60.0
 
 CONFIGURATION = """\
 tickTime=500
@@ -35,14 +31,13 @@ maxClientCnxns=0
 """
 
 
-class Server:
+class Server(ServerProcess):
     """One ZooKeeper process. `more`: lines of its configuration; `flags`: Java's."""
 
     def __init__(self, folder: Path, number: int = 0, more: str = "", flags: Sequence[str] = ()) -> None:
-        self.folder, self.number, self.more, self.flags = folder, number, more, flags
-        self.port = free_port()
+        super().__init__(str(number), folder)
+        self.number, self.more, self.flags = number, more, flags
         self.data = folder / f"data{number}"
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.data.mkdir(exist_ok=True)
@@ -50,40 +45,18 @@ class Server:
         configuration = self.folder / f"{self.number}.cfg"
         configuration.write_text(CONFIGURATION.format(data=self.data, port=self.port) + self.more)
         jars = [JAR, *(JAR.with_name(f"{name}.jar") for name in MORE)]
-        with open(self.folder / f"{self.number}.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *("java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
-                    "-Dzookeeper.preAllocSize=1024",
-                    "-Dzookeeper.forceSync=no",  # its process dies in these tests, never the machine
-                    *self.flags,
-                    *("-cp", ":".join(map(str, jars))),
-                    *("org.apache.zookeeper.server.quorum.QuorumPeerMain", str(configuration)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.run(
+            *("java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+            "-Dzookeeper.preAllocSize=1024",
+            "-Dzookeeper.forceSync=no",  # its process dies in these tests, never the machine
+            *self.flags,
+            *("-cp", ":".join(map(str, jars))),
+            *("org.apache.zookeeper.server.quorum.QuorumPeerMain", str(configuration)),
+        )
 
-    def send(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    async def ready(self) -> None:
-        """Once it serves, alone or as a member."""
-        async with asyncio.timeout(READY_SECONDS):
-            while "Mode: " not in await asyncio.to_thread(self.command, "srvr"):
-                assert self.process is not None
-                if self.process.poll() is not None:
-                    raise AssertionError((self.folder / f"{self.number}.log").read_text("utf-8", "replace")[-4000:])
-                await asyncio.sleep(0.05)
+    def answers(self) -> bool:
+        """Whether it serves, alone or as a member."""
+        return "Mode: " in self.command("srvr")
 
     def command(self, word: str) -> str:
         """What it answers to a four letter word; nothing if it is not there."""
@@ -96,30 +69,18 @@ class Server:
         return ""
 
 
-class Ensemble:
-    """`size` servers on free ports, their data in a folder that is removed at the end."""
+class Ensemble(Servers[Server]):
+    """`size` servers on free ports. `more`: lines of their configuration; `flags`: Java's."""
 
     def __init__(self, size: int = 1, more: str = "", flags: Sequence[str] = ()) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fairway-zookeeper-"))
+        super().__init__("zookeeper")
         if size > 1:
             lines = [f"server.{number}=127.0.0.1:{free_port()}:{free_port()}\n" for number in range(1, size + 1)]
             more += "".join(lines)
         self.servers = [Server(self.folder, number, more, flags) for number in range(1, size + 1)]
 
-    @property
-    def hosts(self) -> str:
-        return ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
-
-    async def start(self) -> None:
-        for server in self.servers:
-            server.start()
-        for server in self.servers:
-            await server.ready()
-
-    def stop(self) -> None:
-        for server in self.servers:
-            server.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def launch(self, server: Server) -> None:
+        server.start()
 
 
 @asynccontextmanager

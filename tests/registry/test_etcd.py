@@ -90,6 +90,7 @@ async def test_what_strangers_left_is_skipped_with_a_word(cluster: Cluster, capl
         "v1/classify/": json.dumps(good).encode(),
         "v1/B9": json.dumps(good).encode(),
         "marks/B10": b"no",
+        "marks/%FF": b"{}",
         "v2/of/others": b"",
     }
 
