@@ -15,6 +15,9 @@ from .instance import Address, Instance
 Place = tuple[str, Address]  # a service, and where
 
 
+Place = tuple[str, Address]  # a service and where
+
+
 class Replica:
     """Every method returns what it changed, for those who keep copies of this copy."""
 
@@ -62,6 +65,9 @@ class Replica:
     def replace(self, rows: Iterable[Put], marks: Iterable[Mark], now: float, hold: bool) -> list[Change]:
         """The whole truth at once, as an engine's listing tells it; `hold` as in `confirmed`."""
         self.disconnected()
+        rows = list(rows)
+        for row in rows:
+            self._confirm(row.instance.id)
         changes = [change for row in rows for change in self.receive(row)]
         told = {mark.id: mark for mark in marks}
         lifted = [Mark(id, True) for id in self._marks.keys() - told.keys()]
@@ -114,3 +120,7 @@ class Replica:
     def __repr__(self) -> str:
         state = "synced" if self.synced else "stale"
         return f"<Replica [{len(self._rows)} instances, {len(self._unconfirmed)} unconfirmed | {state}]>"
+
+
+def _place(row: Put) -> Place:
+    return row.instance.service, row.instance.address

@@ -153,3 +153,13 @@ def test_freed_while_unconfirmed() -> None:
     replica.confirmed(now=100)
     assert replica.next_deadline() is None
     assert replica.instances() == []
+
+
+def test_two_at_one_address_do_not_flicker_when_all_is_said_again() -> None:
+    replica = synced_with(row("A", 1), row("B", 1))
+    other = Put(Instance("C", "other", Address("127.0.0.1", 1)))
+    replica.receive(other)
+    assert replica.replace([row("A", 1), row("B", 1), other], [], now=1, hold=True) == []
+    replica.disconnected()
+    assert replica.receive(other) == [], "another service's is not what came back"
+    assert ids(replica) == ["A", "B", "C"]
