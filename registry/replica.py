@@ -15,9 +15,6 @@ from .instance import Address, Instance
 Place = tuple[str, Address]  # a service, and where
 
 
-Place = tuple[str, Address]  # a service and where
-
-
 class Replica:
     """Every method returns what it changed, for those who keep copies of this copy."""
 
@@ -66,7 +63,7 @@ class Replica:
         """The whole truth at once, as an engine's listing tells it; `hold` as in `confirmed`."""
         self.disconnected()
         rows = list(rows)
-        for row in rows:
+        for row in rows:  # two may be at one address: neither is the other come back
             self._confirm(row.instance.id)
         changes = [change for row in rows for change in self.receive(row)]
         told = {mark.id: mark for mark in marks}
@@ -120,7 +117,3 @@ class Replica:
     def __repr__(self) -> str:
         state = "synced" if self.synced else "stale"
         return f"<Replica [{len(self._rows)} instances, {len(self._unconfirmed)} unconfirmed | {state}]>"
-
-
-def _place(row: Put) -> Place:
-    return row.instance.service, row.instance.address
