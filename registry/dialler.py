@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from weakref import WeakValueDictionary
 
 from .changes import Dial
 from .instance import Address
@@ -13,7 +14,7 @@ from .instance import Address
 log = logging.getLogger("fairway.registry")
 
 DIAL_SECONDS = 2.0
-AT_ONCE = 64
+AT_ONCE, OF_ONE_HOST = 64, 8  # dials; who names addresses that swallow connections keeps nobody else waiting
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between attempts, doubling: it may only not listen yet
 REMEMBERED_SECONDS = 1.0  # an address just reached is not dialled again for its other rows
 
@@ -29,6 +30,7 @@ class Dialler:
     ) -> None:
         self._wanted, self._reached, self._failed = wanted, reached, failed
         self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by the peers' hosts
         self._lately: dict[Address, float] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}  # one for each row that each peer speaks of
 
@@ -52,8 +54,9 @@ class Dialler:
 
     async def _try(self, dial: Dial) -> None:
         pause, said = FIRST_PAUSE, False
+        gate = self._gates.setdefault(dial.peer.partition("#")[0], asyncio.Semaphore(OF_ONE_HOST))
         while self._wanted(dial):
-            async with self._gate:
+            async with gate, self._gate:
                 reason = await self._attempt(dial.address)
             if reason is None:
                 self._reached(dial)
@@ -67,7 +70,8 @@ class Dialler:
     async def _attempt(self, address: Address) -> str | None:
         """Why it could not be reached; None if it was."""
         now = asyncio.get_running_loop().time()
-        self._lately = {at: when for at, when in self._lately.items() if now - when < REMEMBERED_SECONDS}
+        while self._lately and now - next(iter(self._lately.values())) >= REMEMBERED_SECONDS:
+            del self._lately[next(iter(self._lately))]
         if address in self._lately:
             return None
         try:
@@ -76,5 +80,6 @@ class Dialler:
         except (OSError, UnicodeError) as error:
             return f"nobody can be reached at {address}: {error or 'no answer'}"
         writer.transport.abort()
+        self._lately.pop(address, None)  # the last one reached stands last
         self._lately[address] = asyncio.get_running_loop().time()
         return None
