@@ -69,11 +69,11 @@ class Etcd(Contender):
         request = http("POST", "/v3/lease/keepalive", {"ID": lease})
 
         def say() -> None:
-            if wire._answered is None and not wire.lost:  # else the last one is not answered yet
+            if not wire.busy:  # else the last one is not answered yet
                 wire.ask(request).add_done_callback(heard)
 
         def heard(answer: asyncio.Future[bytes]) -> None:
-            if b'"TTL"' not in answer.result():
+            if answer.exception() or b'"TTL"' not in answer.result():
                 wire.lost = True
 
         wire.beat(BEAT_SECONDS, say)
@@ -84,11 +84,17 @@ class Etcd(Contender):
         return http("POST", "/v3/kv/put", body)
 
     async def joined(self, number: int, service: str) -> Wire:
-        wire = await Http().open(self.port)
-        lease = await self._lease(wire)
-        await wire.ask(self._put(service, lease, f"crowd-{number}"))
-        self._keep(wire, lease)
-        return wire
+        """An etcd that has much to do answers 503 to some: they ask again."""
+        wire = await Http(strict=False).open(self.port)
+        while True:
+            try:
+                lease = await self._lease(wire)
+            except (KeyError, ValueError):
+                await asyncio.sleep(1)
+                continue
+            if (await wire.ask(self._put(service, lease, f"crowd-{number}"))).startswith(b"HTTP/1.1 200"):
+                self._keep(wire, lease)
+                return wire
 
     async def owners(self, count: int, way: str = "", service: str = SERVICE) -> list[Owner]:
         made: list[Owner] = []
@@ -156,25 +162,24 @@ class ZooKeeper(Contender):
         return f"ZooKeeper {next((jar.stem.partition('-')[2] for jar in jars), '')} on Java {java}"
 
     async def start(self) -> Self:
-        await super().start()
-        wire = await self._first()
-        services = [SERVICE, *(f"other-{n:02}" for n in range(OTHERS)), "look-10", "look-100"]
-        for path in ("/fairway", *(f"/fairway/{service}" for service in services)):
-            await wire.ask(wire.create(path, lasting=True))
-        wire.close()
-        return self
-
-    async def _first(self) -> Frames:
         """It listens before it takes sessions, and drops, or forgets, who comes too early."""
+        await super().start()
         for _ in range(20):
             wire = Frames()
             try:
-                async with asyncio.timeout(1):
-                    return await wire.begin(self.port, TTL)
+                async with asyncio.timeout(2):
+                    await self._furnish(await wire.begin(self.port, TTL))
+                return self
             except (OSError, TimeoutError):
-                wire.close()
                 await asyncio.sleep(0.1)
-        raise RuntimeError("ZooKeeper takes no session")
+            finally:
+                wire.close()
+        raise RuntimeError("it takes no session")
+
+    async def _furnish(self, wire: Frames) -> None:
+        services = [SERVICE, *(f"other-{n:02}" for n in range(OTHERS)), "look-10", "look-100"]
+        for path in ("/fairway", *(f"/fairway/{service}" for service in services)):
+            await wire.ask(wire.create(path, lasting=True))
 
     async def joined(self, number: int, service: str) -> Wire:
         wire = await Frames().begin(self.port, TTL)
