@@ -296,7 +296,11 @@ class DocumentStore(Store, Generic[Found]):
         if own is None:
             self._written[id] = max(revision, 1)
             self._add(Entry(Gone(row.instance, row.principal)))
-        elif (wanted := self._value(own)) != found.value or not self._lives_as(own, found):
+        elif not self._lives_as(
+            own, found
+        ):  # what we know may be as old as that which it lived by, and an heir is there
+            self._again(id)
+        elif (wanted := self._value(own)) != found.value:
             self._add(Entry(own, wanted))
 
     def _read(self, path: str, found: Found) -> Row | Mark | None:
