@@ -42,6 +42,13 @@ class Host:
         """Pulls its cable: no carrier, no packets, no word to anybody."""
         _ip("-n", self.switch, "link", "set", self.port, "down")
 
+    def isolate(self) -> None:
+        """The switch forwards nothing of it any more. Neither side can see that."""
+        _ip("-n", self.switch, "link", "set", self.port, "nomaster")
+
+    def join(self) -> None:
+        _ip("-n", self.switch, "link", "set", self.port, "master", "bridge")
+
     def heal(self) -> None:
         _ip("-n", self.switch, "link", "set", self.port, "up")
 
@@ -67,7 +74,7 @@ class Network:
             *("link", "add", "eth0", "netns", host.namespace, "type", "veth"),
             *("peer", "name", host.port, "netns", self._switch),
         )
-        _ip("-n", self._switch, "link", "set", host.port, "master", "bridge")
+        host.join()
         if connected:
             host.heal()
         _ip("-n", host.namespace, "address", "add", f"{host.address}/24", "broadcast", "+", "dev", "eth0")

@@ -206,6 +206,7 @@ def test_an_end_is_not_undone_by_what_was_under_way() -> None:
     assert rows.part(word(4), 1.2) == []
     assert rows.hear(word(5), 1.3) == [], "nor by an end that came late itself"
     assert rows.hear(word(6), 1.4) == [Put(instance())]
+    assert rows.part(word(5), 1.5) == [], "an end that came twice is not that of the next life"
 
 
 def test_who_falls_silent_is_asked_and_gone_and_may_come_back() -> None:
