@@ -24,14 +24,19 @@ class RegistrySettings:
         "zookeeper://HOST:PORT/PATH, consul://HOST:PORT, mdns://; empty: embedded, in the user's state folder "
         "(in memory with --port 0)",
     )
-    store_token_file: Path | None = option(None, "file with the token to show to the engine, on its first line")
+    store_token_file: Path | None = option(
+        None, "file with the token to show to the engine, or the password of USER@, on its first line"
+    )
     store_ca: Path | None = option(None, "PEM file: TLS to the engine, trusting these authorities only")
     store_cert: Path | None = option(None, "PEM file with our own certificate, where the engine asks for one")
     store_key: Path | None = option(None, "PEM file with the key of --store-cert")
     allow: tuple[str, ...] = option((), "networks (CIDR, comma separated) whose addresses workers may advertise")
     dial_back: bool = option(True, "connect to an advertised address before serving it")
     insecure: bool = option(False, "listen beyond loopback although nobody is asked who they are")
-    token_file: Path | None = option(None, "who may do what: lines of TOKEN RIGHT[,RIGHT]; read again when it changes")
+    token_file: Path | None = option(
+        None,
+        "who may do what: lines of TOKEN RIGHT[,RIGHT] (read, register:PREFIX, admin); read again when it changes",
+    )
     tls_cert: Path | None = option(None, "PEM file: TLS with this certificate; read again when it changes")
     tls_key: Path | None = option(None, "PEM file with the key of --tls-cert")
     tls_client_ca: Path | None = option(

@@ -22,7 +22,9 @@ class StoreSettings:
         "HOST:PORT[,HOST:PORT] of registries, or an engine: etcd://HOST:PORT/PREFIX, zookeeper://HOST:PORT/PATH, "
         "consul://HOST:PORT, mdns://; auto: this machine's at 12481, else one found on the local network",
     )
-    registry_token_file: Path | None = option(None, "file with the token to show there, on its first line")
+    registry_token_file: Path | None = option(
+        None, "file with the token to show there, or the password of an engine's USER@, on its first line"
+    )
     registry_ca: Path | None = option(None, "PEM file: speak TLS there, and trust these authorities only")
     registry_cert: Path | None = option(None, "PEM file with our own certificate, where it asks for one")
     registry_key: Path | None = option(None, "PEM file with the key of --registry-cert")
