@@ -44,6 +44,7 @@ PORT = 12481
 FIRST_RETRY, LAST_RETRY = 0.2, 2.0  # seconds between attempts, doubling, with jitter
 ANSWER_SECONDS = 5.0  # a hub that accepted us and said nothing for so long is none: a stopped process accepts, too
 QUIET_SECONDS = 3 * TTL_SECONDS  # a hub not heard for longer is gone
+AGAIN_SECONDS = 30.0  # after which what was refused is said again: a token may have been given its right since
 AUTO = "auto"
 
 
@@ -72,6 +73,7 @@ class Link(Store):
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
         self._answers: dict[str, list[asyncio.Future[None]]] = {}
+        self._refused: set[str] = set()  # ids of ours that the hub does not take
 
     async def start(self, wait_seconds: float = 0.0) -> None:
         """Begins to connect, for ever. With `wait_seconds`, raises RegistryUnreachable if no full copy came by then."""
@@ -195,23 +197,33 @@ class Link(Store):
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer, self.connected, self._fairway = writer, True, None
         rows = RowReader()
-        writer.write(encode(self._hello))
+        # A hub that others named, or that said so on the local network, is not shown a secret it could read.
+        known = self._at in self.hubs or self._tls is not None
+        if self._hello.token and not known:
+            log.warning("%s was named by others, and is not shown our token: name it yourself, or use TLS", self._at)
+        writer.write(encode(self._hello if known else replace(self._hello, token="")))
         writer.writelines(self._row(put) for put in self._own.values())
         writer.write(encode(Synced()))
         loop = asyncio.get_running_loop()
         beat_at = heard = loop.time()
+        again_at = heard + AGAIN_SECONDS
         patience = ANSWER_SECONDS
         while True:
             now = loop.time()
             if now >= beat_at:
                 writer.write(encode(Heartbeat()))
                 beat_at = now + BEAT_SECONDS * random.uniform(0.9, 1.0)
+            if now >= again_at:
+                writer.writelines(self._row(self._own[id]) for id in self._refused & self._own.keys())
+                self._refused.clear()
+                again_at = now + AGAIN_SECONDS
             if changes := self.replica.expire(now):
                 await self._tell(changes)
             if now - heard >= patience:
                 raise TimeoutError("nothing heard from it for too long")
+            wake = min(beat_at, again_at, heard + patience, self.replica.next_deadline() or beat_at)
             try:
-                async with asyncio.timeout_at(min(beat_at, heard + patience, self.replica.next_deadline() or beat_at)):
+                async with asyncio.timeout_at(wake):
                     data = await reader.read(64 * 1024)
             except TimeoutError:
                 continue
@@ -244,9 +256,11 @@ class Link(Store):
                 if not fairway:
                     self._answer_all()
             case Accepted(id):
+                self._refused.discard(id)
                 self._answer(id, None)
             case Rejected(id, reason):
                 log.warning("the registry at %s refuses %s: %s", self._at, id, reason)
+                self._refused.add(id)
                 self._answer(id, StoreRefused(reason))
             case Marked(id, enabled, reason) if id in self._own:
                 log.info("an operator %s %s: %s", "enabled" if enabled else "disabled", id, reason or "no reason given")

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fairway.registry import Address, Hub, Instance, Link, Query
 from fairway.registry.changes import Change, Put
+from fairway.registry.credentials import Credentials
 from fairway.registry.errors import RegistryUnreachable, StoreRefused, StoreUnavailable
 from fairway.registry.ports import free_port
 from fairway.registry.store import TTL_SECONDS
-from fairway.registry.wire import Free, Register
+from fairway.registry.wire import Accepted, Free, Hello, Register, encode
 
 from .peers import PATIENCE, greeted, row, running_hub
 
@@ -211,6 +213,47 @@ async def test_a_hub_that_says_nothing_has_taken_nothing(rows: int, monkeypatch:
         async with asyncio.timeout(3):
             with pytest.raises(StoreUnavailable):
                 await link.write([Put(replace(one, id=f"A{n}")) for n in range(rows)])
+
+
+TOKEN = "worker-token-0123456789"
+
+
+async def test_what_was_refused_is_said_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairway.registry.link.AGAIN_SECONDS", 0.2)
+    tokens = tmp_path / "tokens"
+    tokens.write_text("admin-token-0123456789 admin\n")
+    async with (
+        running_hub(token_file=tokens) as hub,
+        closing(Link(Address("127.0.0.1", hub.port), credentials=Credentials(TOKEN))) as link,
+        greeted(hub.port, Hello("admin-token-0123456789")) as watcher,
+    ):
+        await link.start()
+        with pytest.raises(StoreRefused, match="may not register"):
+            await link.announce(Instance("A", "classify", Address("127.0.0.1", 9001)))
+        tokens.write_text(f"admin-token-0123456789 admin\n{TOKEN} register:classify\n")
+        assert isinstance(await watcher.next(), Register)
+
+
+async def test_a_hub_that_others_named_is_not_shown_the_token(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{TOKEN} read,register:\n")
+    shown: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        if not shown.done():
+            shown.set_result(line)
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as stranger:
+        port = stranger.sockets[0].getsockname()[1]
+        async with running_hub(token_file=tokens) as hub, greeted(hub.port, Hello(TOKEN, ())) as peer:
+            peer.say(row("H", port, role="seaport"))
+            assert await peer.next() == Accepted("H")
+            link = Link(Address("127.0.0.1", hub.port), credentials=Credentials(TOKEN))
+            await link.start(PATIENCE)
+        async with closing(link), asyncio.timeout(PATIENCE):
+            assert await shown == encode(Hello(""))
 
 
 async def test_rows_of_other_peers_arrive_and_go(hub: Hub) -> None:
