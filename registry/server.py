@@ -37,6 +37,7 @@ log = logging.getLogger("fairway.registry")
 
 LEAST_SWEEP, MOST_SWEEP = 0.05, 1.0  # seconds between two looks for the silent
 HAND_OVER_SECONDS = 3.0  # workers reconnect within two
+HANDSHAKE_SECONDS = 10.0  # of TLS; until it is done, a connection counts for none
 HELD_UP_SECONDS = 0.5  # so late a look for the silent is put off
 MAX_REASON = 512  # characters of an operator's words; the rest is cut
 SEAPORT_VERSION = "2.0.9"  # what a hub registers itself as, role `seaport`, where it exchanges rows
@@ -92,7 +93,12 @@ class Hub:
             await self._listen_dns(settings.dns_listen_port, tls)
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: Doorman(self, self._http), settings.host, settings.port, backlog=4096, ssl=context
+                lambda: Doorman(self, self._http),
+                settings.host,
+                settings.port,
+                backlog=4096,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if context else None,
             )
         except OSError as error:
             where = f"{settings.host}:{settings.port}"

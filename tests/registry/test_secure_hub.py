@@ -149,6 +149,15 @@ async def test_mutual_tls_lets_in_only_whom_it_knows(issued: Certificates) -> No
                 await stranger.start(0.5)
 
 
+async def test_half_a_handshake_is_ended(issued: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairway.registry.server.HANDSHAKE_SECONDS", 0.2)
+    async with running_hub(tls_cert=issued.server_cert, tls_key=issued.server_key) as hub:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == b""
+        writer.transport.abort()
+
+
 async def test_half_a_handshake_holds_nobody_up(issued: Certificates) -> None:
     async with running_hub(tls_cert=issued.server_cert, tls_key=issued.server_key) as hub:
         _, silent = await asyncio.open_connection("127.0.0.1", hub.port)
