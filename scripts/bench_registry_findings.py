@@ -33,7 +33,7 @@ and a TTL of {ttl:g} s, and says that it lives every {beat:.2f} s, give or take 
 
 Registering: each connection waits for one answer before it says the next. A change's way: from the write of the
 registration to its receipt, at each watcher and each change. Cost of a change: registering and freeing from
-{load.changers} connections, while the others are connected and silent.
+{load.changers} connections, while the others are connected and silent; what the server says to them by itself is in it.
 """
 
 
