@@ -137,6 +137,7 @@ async def test_while_a_row_is_on_its_way_what_is_found_there_is_no_reason_to_wri
 
 async def test_while_a_mark_is_on_its_way_what_is_found_there_is_no_news() -> None:
     store, theirs = await written(), Sheet(mark_document(Mark("A1", False, "theirs"), "W"))
+    assert store.finds(MARK, Sheet(mark_document(Mark("A1", False, "before"), "W"))) == [Mark("A1", False, "before")]
     task = asyncio.ensure_future(store.write([Mark("A1", False, "ours")]))
     await asyncio.sleep(0)
     assert not store.finds(MARK, theirs)
