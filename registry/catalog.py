@@ -22,7 +22,7 @@ from .index import Index
 from .instance import EVERYTHING, Address, Instance, Query, State
 from .lease import Silence
 from .owners import Owners, Peer
-from .row import Row, first_word, too_large
+from .row import Row, first_word, last_word, too_large
 from .wire import Free, Hello, Message, Register, Synced
 
 ENGINE = "engine"  # the owner of what other hubs wrote to the engine we share
@@ -204,7 +204,9 @@ class Catalog:
         row = self._rows.get(id)
         if row is None:
             return []
-        if not admin and (not row.principal or row.principal != principal):
+        if not row.principal:
+            return [Refused(id, "it lives by the connection of its worker; maintenance takes it out of service")]
+        if not admin and row.principal != principal:
             return [Refused(id, "only its owner may free it")]
         self._forget_owner(row)
         row.claims.clear()
@@ -318,9 +320,10 @@ class Catalog:
         instance: Instance,
         owner: str,
         principal: str = "",
-        measured: State = "passing",
+        measured: State | None = None,
         unheard: bool = False,
     ) -> list[Event]:
+        measured = measured or last_word(instance)
         known = self._rows.get(id)
         if known is not None:
             return self._replace(known, instance, owner, principal, measured)

@@ -44,7 +44,7 @@ PORT = 12481
 FIRST_RETRY, LAST_RETRY = 0.2, 2.0  # seconds between attempts, doubling, with jitter
 ANSWER_SECONDS = 5.0  # a hub that accepted us and said nothing for so long is none: a stopped process accepts, too
 QUIET_SECONDS = 3 * TTL_SECONDS  # a hub not heard for longer is gone
-AGAIN_SECONDS = 30.0  # after which what was refused is said again: a token may have been given its right since
+AGAIN_SECONDS = 10.0  # after which what was refused is said again: a token may have been given its right since
 AUTO = "auto"
 
 
@@ -74,6 +74,7 @@ class Link(Store):
         self._task: asyncio.Task[None] | None = None
         self._answers: dict[str, list[asyncio.Future[None]]] = {}
         self._refused: set[str] = set()  # ids of ours that the hub does not take
+        self._late: set[str] = set()  # those of which somebody was told that they are not registered yet
 
     async def start(self, wait_seconds: float = 0.0) -> None:
         """Begins to connect, for ever. With `wait_seconds`, raises RegistryUnreachable if no full copy came by then."""
@@ -109,6 +110,7 @@ class Link(Store):
                         await self._writer.drain()
                 await asyncio.gather(*answers)
         except TimeoutError as error:
+            self._late |= {change.instance.id for change in changes if isinstance(change, Put)}
             raise StoreUnavailable(f"no registry at {self._at} took it in {WRITE_SECONDS:g} s; trying on") from error
 
     def register(self, role: str, port: int = 0, host: str = "127.0.0.1") -> Instance:
@@ -182,6 +184,12 @@ class Link(Store):
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, LAST_RETRY)
 
+    def _hint(self) -> str:
+        """Why somebody who accepts us may not say a word."""
+        if self._tls:
+            return " before a word: does it want a certificate of ours (--registry-cert), is it a registry at all?"
+        return " before a word: does it speak TLS (--registry-ca), is it a registry at all?"
+
     async def _find(self) -> Finder:
         from .finder import Finder  # only for those who did not say where the registry is, and have none here
 
@@ -195,7 +203,7 @@ class Link(Store):
         return list(dict.fromkeys([*self.hubs, *found, *named]))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer, self.connected, self._fairway = writer, True, None
+        self._writer, self.connected, self._fairway, self.refusal = writer, True, None, ""
         rows = RowReader()
         # A hub that others named, or that said so on the local network, is not shown a secret it could read.
         known = self._at in self.hubs or self._tls is not None
@@ -205,7 +213,7 @@ class Link(Store):
         writer.writelines(self._row(put) for put in self._own.values())
         writer.write(encode(Synced()))
         loop = asyncio.get_running_loop()
-        beat_at = heard = loop.time()
+        began = beat_at = heard = loop.time()
         again_at = heard + AGAIN_SECONDS
         patience = ANSWER_SECONDS
         while True:
@@ -228,7 +236,7 @@ class Link(Store):
             except TimeoutError:
                 continue
             if not data:
-                raise ConnectionError("it closed the connection")
+                raise ConnectionError("it closed the connection" + ("" if heard > began else self._hint()))
             heard, patience = loop.time(), QUIET_SECONDS
             now = heard
             before = self.replica.synced
@@ -256,11 +264,18 @@ class Link(Store):
                 if not fairway:
                     self._answer_all()
             case Accepted(id):
+                if id in self._late and (put := self._own.get(id)):
+                    log.info("registered %s at %s with %s", put.instance.role, put.instance.address, self._at)
+                self._late.discard(id)
                 self._refused.discard(id)
                 self._answer(id, None)
+            case Rejected("", reason):
+                self.refusal = reason
+                log.warning("the registry at %s tells us nothing: %s", self._at, reason)
             case Rejected(id, reason):
                 log.warning("the registry at %s refuses %s: %s", self._at, id, reason)
                 self._refused.add(id)
+                self._late.add(id)
                 self._answer(id, StoreRefused(reason))
             case Marked(id, enabled, reason) if id in self._own:
                 log.info("an operator %s %s: %s", "enabled" if enabled else "disabled", id, reason or "no reason given")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from .changes import Change, Gone, Put
 from .credentials import StoreSettings
-from .errors import ConfigurationError, RegistryUnreachable
+from .errors import ConfigurationError, RegistryUnreachable, StoreRefused
 from .instance import Instance, Query, is_range
+from .link import AUTO
 from .lookup import rows
 from .options import add_options, option, read_options
 from .process import run
@@ -130,12 +131,20 @@ async def opened(settings: ReaderSettings, on_change: OnChange = lambda _: None)
         try:
             await store.wait_for(lambda: store.synced, settings.wait_seconds)
         except TimeoutError as error:
-            raise RegistryUnreachable(
-                f"no registry answers at {settings.registry}; start one with `fairway registry`"
-            ) from error
+            raise RegistryUnreachable(_nobody(settings.registry)) from error
+        if store.refusal:
+            raise StoreRefused(store.refusal)
         yield store
     finally:
         await store.close()
+
+
+def _nobody(registry: str) -> str:
+    scheme, engine, rest = registry.partition("://")
+    if engine:  # its login is nobody's business
+        return f"{scheme}://{rest.rpartition('@')[2]} does not answer, or not to us: see the lines above"
+    where = "127.0.0.1:12481, nor on the local network" if registry == AUTO else registry
+    return f"no registry answers at {where}; start one with `fairway registry`"
 
 
 def _parser(prog: str, description: str) -> argparse.ArgumentParser:

@@ -45,6 +45,12 @@ def first_word(instance: Instance) -> State:
     return "critical" if any(check.status == "critical" for check in instance.checks) else "passing"
 
 
+def last_word(instance: Instance) -> State:
+    """What its owner said last, where that is written: another registry heard it, or our last life did."""
+    said = [check for check in instance.checks if check.kind == "ttl"]
+    return "critical" if any(check.status == "critical" for check in said) else "passing"
+
+
 def too_large(instance: Instance) -> str | None:
     """It may grow, by what is said of it later as well: a row nobody can be told is not taken."""
     if _is_deeper(instance.meta, MAX_DEPTH):

@@ -27,6 +27,7 @@ from .store import new_id, open_store
 
 RESTART_SECONDS = 1.0  # as seaport
 LOOK_SECONDS = 0.1  # between two looks whether the port answers
+PATIENCE_SECONDS = 10.0  # after which a word is said about a port that does not answer
 END_SECONDS = 10.0  # how long the program may take to end before it is killed
 
 
@@ -39,13 +40,14 @@ class RunnerSettings(StoreSettings):
 def register(arguments: Sequence[str], prog: str = "fairway registry register") -> int:
     line = list(arguments)
     at = line.index("--") if "--" in line else len(line)
-    command, line = line[at + 1 :], line[:at]
-    meta, line = _take_meta(line)
+    command = line[at + 1 :]
+    said, line = _take_meta(line[:at])
     parser = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} [options] [HOST:PORT] NAME[@VERSION] [--meta.KEY=VALUE …] -- COMMAND …",
         description="Runs COMMAND with a port of its own, and keeps it registered for as long as it answers there.",
-        epilog="--meta.KEY=VALUE: more words about it; VALUE is JSON if it can be read as such; dots go deeper",
+        epilog="The port stands where COMMAND says {port}, else at its end, and in $PORT. "
+        "--meta.KEY=VALUE: more words about it; VALUE is JSON if it can be read as such; dots go deeper",
     )
     parser.add_argument("words", nargs="+", metavar="[HOST:PORT] NAME[@VERSION]")
     add_options(parser, RunnerSettings)
@@ -54,15 +56,19 @@ def register(arguments: Sequence[str], prog: str = "fairway registry register") 
         parser.error("expected [HOST:PORT] NAME[@VERSION] -- COMMAND …")
     if len(given.words) == 2:
         given.registry = given.words[0]
-    settings = read_options(RunnerSettings, given)
-    service, _, version = given.words[-1].partition("@")
-    port = settings.port or free_port(settings.host)
-    instance = Instance(new_id(), service, Address(settings.host, port), version, meta={"pid": os.getpid(), **meta})
-    instance = Instance.from_meta(instance.id, instance.as_meta(), settings.host)  # judged as the hub will judge it
-    words = [word.replace("{port}", str(port)) for word in command]
-    if words == command:
-        words.append(str(port))
-    return run(lambda stop: _keep(settings, instance, words, stop))
+
+    async def main(stop: asyncio.Event) -> int:
+        settings = read_options(RunnerSettings, given)
+        service, _, version = given.words[-1].partition("@")
+        port = settings.port or free_port(settings.host)
+        instance = Instance(
+            new_id(), service, Address(settings.host, port), version, meta={"pid": os.getpid(), **_nested(said)}
+        )
+        instance = Instance.from_meta(instance.id, instance.as_meta(), settings.host)  # judged as the hub will judge it
+        words = [word.replace("{port}", str(port)) for word in command]
+        return await _keep(settings, instance, words if words != command else [*words, str(port)], stop)
+
+    return run(main)
 
 
 async def _keep(settings: RunnerSettings, instance: Instance, command: list[str], stop: asyncio.Event) -> int:
@@ -96,11 +102,16 @@ async def _keep(settings: RunnerSettings, instance: Instance, command: list[str]
 
 
 async def _announce(announce: Any, instance: Instance) -> None:
+    loop = asyncio.get_running_loop()
+    patience: float | None = loop.time() + PATIENCE_SECONDS
     while True:
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection(instance.address.host, instance.address.port)
             writer.transport.abort()
             break
+        if patience is not None and loop.time() > patience:
+            print(f"fairway: nobody listens at {instance.address} yet: it is not registered", file=sys.stderr)
+            patience = None
         await asyncio.sleep(LOOK_SECONDS)
     try:
         await announce(instance)
@@ -120,18 +131,24 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _take_meta(line: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """`--meta.KEY=VALUE` and `--meta.KEY VALUE` -> nested values, and the rest of the line."""
-    meta: dict[str, Any] = {}
+def _take_meta(line: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """`--meta.KEY=VALUE` and `--meta.KEY VALUE` -> keys and values, and the rest of the line."""
+    said: list[tuple[str, str]] = []
     rest: list[str] = []
     words = iter(line)
     for word in words:
-        if not word.startswith("--meta."):
+        if word.startswith("--meta."):
+            key, equals, text = word.removeprefix("--meta.").partition("=")
+            said.append((key, text if equals else next(words, "")))
+        else:
             rest.append(word)
-            continue
-        key, equals, text = word.removeprefix("--meta.").partition("=")
-        if not equals:
-            text = next(words, "")
+    return said, rest
+
+
+def _nested(said: list[tuple[str, str]]) -> dict[str, Any]:
+    """`a.b=1` -> `{"a": {"b": 1}}`. Raises ConfigurationError for a word that is both a value and a folder of them."""
+    meta: dict[str, Any] = {}
+    for key, text in said:
         try:
             value = json.loads(text)
         except ValueError:
@@ -143,4 +160,4 @@ def _take_meta(line: list[str]) -> tuple[dict[str, Any], list[str]]:
             if not isinstance(place, dict):
                 raise ConfigurationError(f"--meta.{key}: {name} has a value already")
         place[last] = value
-    return meta, rest
+    return meta

@@ -63,6 +63,7 @@ class Hub:
         self._closing: list[Callable[[], object]] = []  # what `close` awaits, last opened first
         self._dialler = Dialler(lambda d: self.catalog.waits(d.id, d.peer, d.address), self._reached, self._not_reached)
         self._tokens: Watched[Tokens] | None = None
+        self.dns: DnsListener | None = None
         self._leaving = False
         self._pipeline = Pipeline(self._tell)
 
@@ -89,8 +90,6 @@ class Hub:
         self._closing.append(runner.cleanup)
         self._http = cast(web.Server, runner.server)
         context = tls.context if tls else None
-        if settings.dns_listen_port is not None:
-            await self._listen_dns(settings.dns_listen_port, tls)
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: Doorman(self, self._http),
@@ -103,6 +102,8 @@ class Hub:
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise ConfigurationError(f"the registry cannot listen on {where}: {error.strerror}") from error
+        if settings.dns_listen_port is not None:
+            await self._listen_dns(settings.dns_listen_port, tls)
         for text in settings.peer:
             peering = Peering(Address.parse(text), lambda: RowsProtocol(self, dialled=True))
             peering.start()
@@ -137,8 +138,9 @@ class Hub:
 
     async def _hand_over(self) -> None:
         """Closing the store removes our rows from the engine: not before others have taken them over."""
-        end = self.now() + HAND_OVER_SECONDS
-        while self.store.connected and self.catalog.lives_here() and self.now() < end:
+        for _ in range(int(HAND_OVER_SECONDS / LEAST_SWEEP)):
+            if not self.store.connected or not self.catalog.lives_here():
+                return
             await asyncio.sleep(LEAST_SWEEP)
 
     def now(self) -> float:

@@ -55,6 +55,7 @@ class Store(ABC):
     def __init__(self, on_change: OnChange = lambda _: None) -> None:
         self.uid = new_id()  # which writer we are; documents in an engine carry it
         self.replica = Replica(hold_seconds=TTL_SECONDS)
+        self.refusal = ""  # why we are told nothing, if the engine says so
         self.connected = False  # whether the copy is being kept up to date
         self._on_change = on_change
         self._own: dict[str, Put] = {}  # what we wrote and did not remove
@@ -168,11 +169,15 @@ def parse_hosts(rest: str, port: int) -> tuple[str, str, list[Address], str]:
     hosts, _, path = rest.partition("/")
     login, _, hosts = hosts.rpartition("@")
     user, _, password = map(unquote, login.partition(":"))
-    addresses = [
-        Address.parse(text if text.rpartition(":")[2].isdigit() and not text.endswith("]") else f"{text}:{port}")
-        for text in hosts.split(",")
-        if text
-    ]
+    addresses = [_address(text, port) for text in hosts.split(",") if text]
     if not addresses:
         raise ConfigurationError(f"{rest!r} names no host: expected HOST:PORT[,HOST:PORT…][/PATH]")
     return user, password, addresses, path.strip("/")
+
+
+def _address(text: str, port: int) -> Address:
+    """`host`, `host:port`, `[v6]`, `[v6]:port`, or a bare IPv6 address, whose colons are its own."""
+    bare = text.count(":") > 1 and not text.startswith("[")
+    if bare or text.endswith("]") or ":" not in text:
+        return Address.parse(text) if text.isdigit() else Address(text.removeprefix("[").removesuffix("]"), port)
+    return Address.parse(text)

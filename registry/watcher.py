@@ -40,6 +40,10 @@ class Watcher:
         self._dump: set[str] | None = None  # what of the backlog is to be told before `synced`
         self.flowing = True  # the connection takes more
 
+    @property
+    def wants_any(self) -> bool:
+        return self._services is None or bool(self._services)
+
     def greet(self, instances: Iterable[Instance]) -> None:
         """All there is becomes the backlog."""
         self._backlog = dict.fromkeys((instance.id for instance in instances if self._shows(instance)), False)

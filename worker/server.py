@@ -59,9 +59,12 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     await stop.wait()
     engine.draining = True
     if store:
-        await _announce(store, replace(instance, state="draining"))
+        # Said while it is served on: a registry that is away must not make the end longer.
+        saying = asyncio.create_task(_announce(store, replace(instance, state="draining")))
         log.info("draining; for %g s whoever still holds this address is served", settings.drain_seconds)
         await asyncio.sleep(settings.drain_seconds)
+        saying.cancel()
+        await asyncio.gather(saying, return_exceptions=True)
         await store.close()
     await site.stop()
     log.info("draining: %d requests in flight", http.in_flight)

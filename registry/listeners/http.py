@@ -66,6 +66,7 @@ class HttpFace:
         counters = {**self._hub.counters, "suspects": sum(instance.suspect for instance in instances)}
         counters["peers"] = len(self._hub.peers)
         counters["watchers"] = self._hub.waiting
+        counters["dns_queries"] = sum(self._hub.dns.counters.values()) if self._hub.dns else 0
         body = prometheus.metrics(instances, catalog.index_of(), counters)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: prometheus.CONTENT_TYPE})
 

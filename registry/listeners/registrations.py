@@ -1,5 +1,5 @@
 """The writes of Consul's HTTP API: services, their checks, maintenance. Only the principal that made a row, or an admin,
-changes it; what lives by a connection is that connection's, and an admin's.
+changes it; what lives by a connection is that connection's, and an admin's only to take out of service.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ YES_NO = {
     **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
 }
 
+OUT = "PUT /v1/agent/service/maintenance/ID?enable=true takes it out of service"
+
 
 class Registrations:
     def __init__(self, hub: Hub) -> None:
@@ -68,7 +70,7 @@ class Registrations:
 
     async def _deregister(self, request: web.Request) -> web.Response:
         rights, id = self._rights(request), request.match_info["id"]
-        self._own(rights, id, or_admin=True)
+        self._own(rights, id)
         return await self._commit(self._hub.catalog.deregister(rights.principal, id, rights.admin))
 
     async def _maintenance(self, request: web.Request) -> web.Response:
@@ -168,7 +170,7 @@ class Registrations:
                 text=f'Unknown service ID "{id}". Ensure that the service ID is passed, not the service name.'
             )
         if principal == "" and not (or_admin and rights.admin):
-            raise _denied(rights, f"may not change {id!r}: it lives by the connection of its worker")
+            raise _denied(rights, f"may not change {id!r}: it lives by the connection of its worker; {OUT}")
         if principal and principal != rights.principal and not rights.admin:
             raise _denied(rights, f"may not change {id!r}: somebody else registered it")
         return instance

@@ -170,6 +170,8 @@ class RowsProtocol(asyncio.Protocol):
     def greet(self, watcher: Watcher | None = None) -> None:
         """The dump, then every change; nothing to who may not read."""
         self._reads = self.rights.may_read
+        if not self._reads and self.fairway and watcher is not None and watcher.wants_any:
+            self._answer(Rejected("", f"{self.rights.principal} may not read: show a token that may"))
         self._watcher = watcher = (watcher or Watcher()) if self._reads else Watcher(services=())
         if self.dialled:
             self.transport.write(self._hub.own_row())

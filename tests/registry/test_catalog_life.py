@@ -335,10 +335,23 @@ def test_a_durable_row_is_its_principals() -> None:
     assert it.deregister("token:1", "A") == []
 
 
-def test_a_connections_row_is_not_removed_over_http_but_by_an_admin() -> None:
+def test_a_connections_row_is_not_removed_over_http_not_even_by_an_admin() -> None:
+    """Its worker would go on, unlisted, and not know."""
     it = cluster(1)
-    assert kinds(it.deregister("anonymous", "A0")) == [Refused]
-    assert kinds(it.deregister("anonymous", "A0", admin=True)) == [Gone]
+    for admin in (False, True):
+        [refused] = it.deregister("anonymous", "A0", admin=admin)
+        assert isinstance(refused, Refused)
+        assert "maintenance" in refused.reason
+
+
+def test_what_an_owner_said_last_outlives_a_restart_and_is_known_at_another_hub() -> None:
+    said = Check("service:A", "ttl", ttl_seconds=60, status="critical")
+    asked = Check("service:B", "tcp", "127.0.0.1:9002")
+    rows = [Put(instance("A", checks=(said,)), "p"), Put(instance("B", 9002, checks=(asked,)), "p")]
+    assert seen(restored(*rows)) == {"A": "critical?", "B": "passing?"}, "what was only asked is asked again"
+    there = Catalog()
+    there.foreign(rows)
+    assert seen(there) == {"A": "critical", "B": "passing"}
 
 
 def test_registering_again_keeps_what_was_measured() -> None:

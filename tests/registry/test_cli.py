@@ -20,6 +20,8 @@ import pytest
 from fairway.registry import Address, Hub, Instance, Link
 from fairway.registry.ports import free_port
 
+from .peers import running_hub
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds; a busy machine starts processes slowly
 
@@ -147,6 +149,41 @@ async def test_what_no_restart_can_cure(command: str, environment: dict[str, str
     status, out, err = await fairway(*command.split(), **environment)
     assert (status, out, err.count("\n")) == (78, "", 1)
     assert err.startswith(f"fairway: {text}")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("register 127.0.0.1:1 bad!name -- true", "is not a service name"),
+        ("register name --port 99999 -- true", "is not a port"),
+        ("register name --meta.a=1 --meta.a.b=2 -- true", "--meta.a.b: a has a value already"),
+        ("show foo:bar", "is no registry"),
+        ("show --registry foo:bar", "is not an address"),
+    ],
+)
+async def test_a_wrong_word_is_one_clear_line(words: str, says: str) -> None:
+    status, out, err = await fairway("registry", *words.split())
+    assert (status, out, err.count("\n")) == (78, "", 1)
+    assert err.startswith("fairway: ")
+    assert says in err
+
+
+async def test_what_may_not_be_read_is_not_shown_as_empty(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-to-read-with-it  read\n")
+    async with running_hub(token_file=tokens) as hub:
+        status, out, err = await fairway("services", "--registry", f"127.0.0.1:{hub.port}")
+    assert (status, out) == (1, "")
+    assert "anonymous may not read: show a token that may" in err.splitlines()[-1]
+
+
+async def test_an_engines_login_is_not_shown() -> None:
+    port = free_port()
+    url = f"etcd://root:secret@127.0.0.1:{port}/fairway"
+    status, _, err = await fairway("services", "--registry", url, "--wait-seconds", "0.3")
+    assert status == 1
+    assert "secret" not in err
+    assert err.splitlines()[-1].startswith(f"fairway: etcd://127.0.0.1:{port}/fairway does not answer")
 
 
 async def test_services(hub: Hub) -> None:

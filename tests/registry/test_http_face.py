@@ -103,11 +103,13 @@ async def test_what_lives_by_a_connection_is_not_the_callers(hub: Hub, call: Cal
         check = await call("PUT", "/v1/agent/check/register", {"Name": "c", "TTL": "1s", "ServiceID": "A1"})
         assert check.status == 403
         assert (await call("PUT", "/v1/agent/check/pass/service:A1")).status == 404
-        # Here everybody is an admin, as with a local agent of Consul's: an operator may take it out, and away.
+        # Here everybody is an admin, as with a local agent of Consul's: an operator may take it out of service.
         await call.put("/v1/agent/service/maintenance/A1?enable=true")
         assert await call.ids("/v1/health/service/classify?passing") == []
-        await call.put("/v1/agent/service/deregister/A1")
-        assert await call.ids("/v1/health/service/classify") == []
+        # Not away: its worker would go on, unlisted, and not know.
+        removed = await call("PUT", "/v1/agent/service/deregister/A1")
+        assert (removed.status, "maintenance" in removed.text) == (403, True)
+        assert await call.ids("/v1/health/service/classify") == ["A1"]
 
 
 # -- registering again -------------------------------------------------------------------------------------------------

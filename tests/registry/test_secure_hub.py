@@ -41,7 +41,7 @@ def issued() -> Certificates:
 
 async def test_rows_go_by_rights(tokens: Path) -> None:
     async with running_hub(token_file=tokens) as hub, greeted(hub.port, Hello(READER)) as reader:
-        async with greeted(hub.port, Hello(WORKER)) as worker, connected(hub.port) as stranger:
+        async with greeted(hub.port, Hello(WORKER, services=())) as worker, connected(hub.port) as stranger:
             worker.say(row("A1"), row("B1", role="other"))
             heard = [await worker.next(), await worker.next()]
             assert Accepted("A1") in heard
@@ -61,8 +61,22 @@ async def test_rows_go_by_rights(tokens: Path) -> None:
         assert hub.counters["refused"] == 4
 
 
+@pytest.mark.parametrize("token", ["", WORKER, "a-token-that-nobody-knows"])
+async def test_who_may_not_read_is_told_so(tokens: Path, token: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with running_hub(token_file=tokens) as hub:
+        link = Link(Address("127.0.0.1", hub.port), credentials=Credentials(token))
+        await link.start(PATIENCE)
+        assert "may not read: show a token that may" in link.refusal
+        assert "tells us nothing" in caplog.text
+        await link.close()
+        silent = Link(Address("127.0.0.1", hub.port), credentials=Credentials(token), services=())
+        await silent.start(PATIENCE)
+        assert silent.refusal == "", "who wants to hear nobody needs no right to"
+        await silent.close()
+
+
 async def test_an_operators_mark_is_an_admins(tokens: Path) -> None:
-    async with running_hub(token_file=tokens) as hub, greeted(hub.port, Hello(WORKER)) as worker:
+    async with running_hub(token_file=tokens) as hub, greeted(hub.port, Hello(WORKER, services=())) as worker:
         worker.say(row("A1"))
         assert await worker.next() == Accepted("A1")
         for token, accepted in ((WORKER, False), (READER, False), (ADMIN, True)):
@@ -102,7 +116,7 @@ async def test_http_goes_by_rights(tokens: Path) -> None:
 
 async def test_a_revoked_token_ends_what_was_registered_with_it(tokens: Path) -> None:
     async with running_hub(token_file=tokens) as hub, greeted(hub.port, Hello(READER)) as reader:
-        async with greeted(hub.port, Hello(WORKER)) as worker:
+        async with greeted(hub.port, Hello(WORKER, services=())) as worker:
             worker.say(row("A1"))
             assert isinstance(await reader.next(), Register)
             await asyncio.to_thread(tokens.write_text, TOKENS.replace(WORKER, "another-token-of-workers"))
@@ -111,7 +125,7 @@ async def test_a_revoked_token_ends_what_was_registered_with_it(tokens: Path) ->
             assert await reader.next() == Free("A1")
             with pytest.raises((EOFError, ConnectionError)):
                 await worker.until(lambda _: False)
-        async with greeted(hub.port, Hello("another-token-of-workers")) as worker:
+        async with greeted(hub.port, Hello("another-token-of-workers", services=())) as worker:
             worker.say(row("A2"))
             assert isinstance(await reader.next(), Register)
 
