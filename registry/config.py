@@ -49,7 +49,7 @@ class RegistrySettings:
     dns_ttl: int = option(0, "seconds for which resolvers may keep an answer")
     mdns: bool = option(False, "announce the registry on the local network, so that others find it by themselves")
     peer: tuple[str, ...] = option((), "HOST:PORT of seaport hubs to exchange all rows with, comma separated")
-    heartbeat_seconds: float = option(10.0, "how often peers are told that the registry lives")
+    heartbeat_seconds: float = option(3.0, "how often peers are told that the registry lives")
     max_connections: int = option(16_000, "connections held at once; further ones are closed at once")
 
     def __post_init__(self) -> None:

@@ -44,6 +44,9 @@ PORT = 12481
 FIRST_RETRY, LAST_RETRY = 0.2, 2.0  # seconds between attempts, doubling, with jitter
 ANSWER_SECONDS = 5.0  # a hub that accepted us and said nothing for so long is none: a stopped process accepts, too
 QUIET_SECONDS = 3 * TTL_SECONDS  # a hub not heard for longer is gone
+# Where there is another: two beats of a hub (every 3 s) and a little. Its lease in an engine would end soon after, and with
+# it what it registered for us.
+QUIET_BESIDE_OTHERS = 6.5
 AGAIN_SECONDS = 10.0  # after which what was refused is said again: a token may have been given its right since
 AUTO = "auto"
 
@@ -237,7 +240,8 @@ class Link(Store):
                 continue
             if not data:
                 raise ConnectionError("it closed the connection" + ("" if heard > began else self._hint()))
-            heard, patience = loop.time(), QUIET_SECONDS
+            heard = loop.time()
+            patience = QUIET_BESIDE_OTHERS if self._fairway and len(self.hubs) > 1 else QUIET_SECONDS
             now = heard
             before = self.replica.synced
             changes = [change for message in rows.feed(data) for change in self._heard(message, now)]

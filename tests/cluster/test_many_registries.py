@@ -53,7 +53,7 @@ async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> Non
     await asyncio.to_thread(poll)
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
 async def test_no_upload_fails_when_registries_and_members_die(photos: Path, end: signal.Signals) -> None:
     if missing := etcd_missing():
         pytest.skip(missing)
@@ -91,10 +91,12 @@ async def test_no_upload_fails_when_registries_and_members_die(photos: Path, end
                     if answered == 150:
                         first.send(end)
                 # Longer than the lease under which the dead registry had written the workers' rows.
-                for _ in range(15 if end == signal.SIGKILL else 5):
+                for _ in range(5 if end == signal.SIGTERM else 15):
                     assert list(await client.classify(photo)) == expected
                     watch()
                     await asyncio.sleep(1)
+            if end == signal.SIGSTOP:
+                first.send(signal.SIGKILL)  # it would not hear SIGTERM
             assert answered == 400
             assert not gone, "a registration was lost on the way"
             await link.close()
