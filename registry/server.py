@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from aiohttp import web
 
+from .audience import Audience
 from .beacon import Beacon
 from .catalog import Catalog
 from .changes import Change, Dial, Gone, Mark, Put, Refused
@@ -53,6 +54,7 @@ class Hub:
         self.published: dict[str, Instance] = {}  # as readers know it
         self.peers: dict[str, RowsProtocol] = {}
         self.doors: set[Doorman] = set()
+        self._audience = Audience[RowsProtocol]()
         self.counters: Counter[str] = Counter()
         self._told: dict[str, bytes] = {}  # the row of each published instance
         self._asked: dict[str, set[RowsProtocol]] = {}  # who waits for what becomes of which registration
@@ -225,6 +227,14 @@ class Hub:
         self.catalog.join(name, peer.host, self.now(), hub=peer.dialled)
         return name
 
+    def hears(self, peer: RowsProtocol, services: frozenset[str] | None) -> Iterable[Instance]:
+        """From now on `peer` is offered what becomes of these (None: of all) -> what is published of them."""
+        self._audience.add(peer, services)
+        if services is None:
+            return self.published.values()
+        found = (self.published.get(each.id) for service in services for each in self.catalog.instances(service))
+        return [instance for instance in found if instance]
+
     def heard(self, peer: RowsProtocol, message: Message) -> None:
         if peer.name not in self.peers:
             return  # it was let go; the rest of what it had sent is of no account
@@ -263,6 +273,7 @@ class Hub:
                 del self._asked[id]
 
     def left(self, peer: RowsProtocol) -> None:
+        self._audience.remove(peer)
         if self.peers.pop(peer.name, None):
             for id in list(peer.asking):
                 self._ask_no_more(peer, id)
@@ -344,8 +355,9 @@ class Hub:
     def _offer(self, id: str, before: Instance | None, now: Instance | None, origin: str) -> None:
         """To everybody but its owner: seaport's clients would take that it is critical for the end of their own row."""
         owner = self.catalog.owner_of(id)
-        for name, peer in self.peers.items():
-            if name not in (owner, origin):
+        services = {instance.service for instance in (before, now) if instance}
+        for peer in self._audience.of(services):
+            if peer.name not in (owner, origin):
                 peer.offer(id, before, now)
 
     def _answer(self, id: str, error: Exception | None) -> None:
@@ -413,6 +425,7 @@ class Hub:
             for name in lost:
                 log.warning("nothing heard from %s for too long: it is let go", name)
                 peer = self.peers.pop(name)
+                self._audience.remove(peer)
                 for id in list(peer.asking):
                     self._ask_no_more(peer, id)
                 peer.transport.abort()

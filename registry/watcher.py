@@ -34,7 +34,7 @@ class Watcher:
     """
 
     def __init__(self, services: Sequence[str] | None = None, plain: bool = True) -> None:
-        self._services = None if services is None else frozenset(services)
+        self.services = None if services is None else frozenset(services)
         self._plain = plain
         self._backlog: dict[str, bool] = {}  # id -> whether it was told of it before
         self._dump: set[str] | None = None  # what of the backlog is to be told before `synced`
@@ -42,7 +42,7 @@ class Watcher:
 
     @property
     def wants_any(self) -> bool:
-        return self._services is None or bool(self._services)
+        return self.services is None or bool(self.services)
 
     def greet(self, instances: Iterable[Instance]) -> None:
         """All there is becomes the backlog."""
@@ -87,7 +87,7 @@ class Watcher:
         return Tell(id, now if now is not None and self._shows(now) else None)
 
     def _wants(self, instance: Instance) -> bool:
-        return self._services is None or instance.service in self._services
+        return self.services is None or instance.service in self.services
 
     def _shows(self, instance: Instance) -> bool:
         return self._wants(instance) and (instance.serving or not self._plain)

@@ -14,7 +14,7 @@ FOLDERS = ("registry", "worker", "client", "proxy")
 
 # Files whose head or place says sans-io: bytes and `now` in, values out.
 HEART = (
-    "registry/advertising.py", "registry/buckets.py", "registry/catalog.py", "registry/changes.py",
+    "registry/advertising.py", "registry/audience.py", "registry/buckets.py", "registry/catalog.py", "registry/changes.py",
     "registry/check.py", "registry/deadlines.py", "registry/dns.py", "registry/health.py", "registry/hearing.py",
     "registry/index.py", "registry/instance.py", "registry/journal.py", "registry/lease.py", "registry/lookup.py",
     "registry/nameserver.py", "registry/owners.py", "registry/prometheus.py", "registry/replica.py",

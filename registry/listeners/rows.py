@@ -175,7 +175,7 @@ class RowsProtocol(asyncio.Protocol):
         self._watcher = watcher = (watcher or Watcher()) if self._reads else Watcher(services=())
         if self.dialled:
             self.transport.write(self._hub.own_row())
-        watcher.greet(self._hub.published.values())
+        watcher.greet(self._hub.hears(self, watcher.services))
         self._pump()
 
     def offer(self, id: str, before: Instance | None, now: Instance | None) -> None:

@@ -336,7 +336,7 @@ class CatalogMachine(RuleBasedStateMachine):
             expected = {
                 id: i
                 for id, i in self.published.items()
-                if (reader.watcher._services is None or i.service in reader.watcher._services)
+                if (reader.watcher.services is None or i.service in reader.watcher.services)
                 and (i.serving or not reader.plain)
             }
             for id in (reader.copy.keys() | expected.keys()) - behind:
