@@ -178,6 +178,8 @@ class Link(Store):
                     log.warning("lost the registry at %s: %s; going on with what is known", self._at, error)
                     if self.replica.synced and not isinstance(error, TimeoutError):
                         delay, turn = FIRST_RETRY, turn - 1  # the same one first: it may only have been restarted
+                except Exception:  # a fault of ours must not leave a worker unlisted for ever
+                    log.exception("the connection to %s failed; trying on", self._at)
                 finally:
                     self._writer, self.connected = None, False
                     self.replica.disconnected()
