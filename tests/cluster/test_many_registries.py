@@ -118,10 +118,10 @@ async def test_what_is_registered_over_http_belongs_to_all_registries() -> None:
     async with running_cluster() as etcd:
         store = f"etcd://{etcd.hosts}/shared"
         with registry(one, store) as first, registry(two, store):
-            body = {"Name": "classify", "ID": "A1", "Port": 9001, "Check": {"TTL": "3s", "Status": "critical"}}
+            body = {"Name": "classify", "ID": "A1", "Port": 9001, "Check": {"TTL": "6s", "Status": "critical"}}
             asked(f"{a}/agent/service/register", "PUT", body)
             await until(lambda: statuses(b) == ["critical"])
-            for turn in range(8):  # over two time-to-lives, each time at another one
+            for turn in range(10):  # longer than a time to live, each time at another one
                 asked(f"{(b, a)[turn % 2]}/agent/check/pass/service:A1", "PUT")
                 await until(lambda: passing(a) == passing(b) == ["A1"])
                 await asyncio.sleep(0.8)

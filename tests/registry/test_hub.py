@@ -13,6 +13,7 @@ import pytest
 from fairway.registry import Hub
 from fairway.registry.config import RegistrySettings
 from fairway.registry.errors import ConfigurationError
+from fairway.registry.listeners import rows as rows_listener
 from fairway.registry.listeners.rows import CHUNK_ROWS, HIGH_WATER
 from fairway.registry.ports import free_port
 from fairway.registry.wire import (
@@ -189,7 +190,8 @@ async def test_who_does_not_read_is_told_the_end_of_the_story_and_costs_little(h
         assert copy.keys() == {instance.id for instance in hub.catalog.query()}
 
 
-async def test_who_asks_and_never_reads_is_cut_off(hub: Hub) -> None:
+async def test_who_asks_and_never_reads_is_cut_off(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_listener, "MAX_UNREAD", 32 * 1024)
     async with greeted(hub.port, Hello(services=())) as deaf, greeted(hub.port) as watcher:
         deaf.say(row("A1"))
         await watcher.until(lambda message: isinstance(message, Register) and message.id == "A1")
