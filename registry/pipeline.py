@@ -38,6 +38,7 @@ class Pipeline:
         self._tell = tell
         self._queue: list[tuple[Events, str, bool, asyncio.Future[None]]] = []
         self._queued = asyncio.Event()
+        self._away = False  # the store was, when it was last written to
         self._written: dict[str, Put] = {}  # what the engine holds of ours, as far as we know
 
     def open(self, store: Store, catalog: Catalog) -> None:
@@ -88,7 +89,9 @@ class Pipeline:
             if together:
                 await self._write(together)
         except StoreUnavailable as error:
-            log.warning("%s", error)
+            if not self._away:  # once, not for each of the changes until it is back
+                log.warning("%s", error)
+            self._away = True
             return [error] * len(writes)
         except StoreRefused as error:
             if len(writes) > 1:
@@ -100,6 +103,9 @@ class Pipeline:
         except Exception as error:  # a fault of ours: the hub goes on as if the engine were away
             log.exception("%r failed", self._store)
             return [StoreUnavailable(f"the engine failed: {error!r:.200}")] * len(writes)
+        if together and self._away:
+            log.info("what is registered is written again")
+            self._away = False
         return [None] * len(writes)
 
     async def _write(self, writes: Sequence[Change]) -> None:
@@ -108,7 +114,7 @@ class Pipeline:
             return
         late = asyncio.create_task(self._store.write(writes))
         late.add_done_callback(_seen)
-        raise StoreUnavailable("the engine is away: this registry goes on, and writes when it is back")
+        raise StoreUnavailable("it stands, but is not written yet: the store is away, and told when it is back")
 
     def _to_write(self, event: Event | Nothing) -> Change | None:
         match event:

@@ -329,7 +329,9 @@ class Hub:
                     self.published[instance.id] = instance
                     self._told.pop(instance.id, None)
                     services.add(instance.service)
-                    flags = (" suspect" if instance.suspect else "") + ("" if instance.enabled else " disabled")
+                    flags = " suspect" if instance.suspect else ""
+                    if not instance.enabled:
+                        flags += f" disabled ({self.catalog.reason_of(instance.id) or 'no reason given'})"
                     log.info("%s%s %s at %s [%s]", instance.state, flags, instance.role, instance.address, instance.id)
                     self._offer(instance.id, before, instance, origin)
                     self._answer(instance.id, error)
