@@ -5,7 +5,8 @@ Laws:
   (`lease.py`). A row made with a principal (over HTTP) lives until it is removed; its checks say how it does.
 * Only its owner changes or frees a row. One exception: a peer of the same host that registers the same id at the same
   address is the same worker come back before its old connection was missed, and takes the row over.
-* What a peer relays for somebody else is dialled before it is served; so is an address that is not the peer's own.
+* What a peer relays for somebody else is dialled before it is served, and again and again as long as nobody says it of
+  himself (`hearsay.py`); so is, once, an address that is not the peer's own.
 * What is shown is said once: a change that readers would not see is no change.
 """
 
@@ -16,89 +17,40 @@ from dataclasses import replace
 from typing import Any
 
 from .advertising import AllowList
+from .board import Board
+from .board import Event as Event
 from .changes import Change, Dial, Gone, Mark, Put, Refused, Released
 from .errors import InvalidInstance
-from .index import Index
-from .instance import EVERYTHING, Address, Instance, Query, State
-from .lease import Silence
-from .owners import Owners, Peer
-from .row import Row, first_word, last_word, too_large
+from .hearsay import Hearsay
+from .instance import Address, Instance, State
+from .owners import DURABLE, ENGINE, RESTORED, Peer, Rank
+from .row import Row, Word, first_word, last_word, weigh
 from .wire import Free, Hello, Message, Register, Synced
 
-ENGINE = "engine"  # the owner of what other hubs wrote to the engine we share
-RESTORED = "restored"  # the owner of what our own last life knew
-DURABLE = "durable"  # the owner of what was registered over HTTP
 HUB_SERVICE = "seaport"  # what npm's hubs register themselves as with each other
 MAX_ROWS_PER_PEER = 1_000
+MAX_ROWS = 100_000  # of all together, what waits and what is claimed included
+MAX_BYTES = 256 * 1024 * 1024  # of their documents, as far as they were said to us
 
-Event = Change | Refused | Released | Dial
 
-
-class Catalog:
+class Catalog(Board):
     """All registrations as one hub sees them. `allowed`: networks whose addresses anybody may advertise.
 
     `dial_back`: whether addresses are dialled before they are served.
     """
 
     def __init__(self, allowed: Sequence[str] = (), *, epoch: int = 0, dial_back: bool = True) -> None:
+        super().__init__(epoch)
         self.allow_list = AllowList(allowed)
-        self.owners = Owners(self._population)
         self.uncertain = False  # the list may be incomplete: after a restart, or before the engine's first full copy
         self._dial_back = dial_back
-        self._index = Index(epoch)
-        self._rows: dict[str, Row] = {}
-        self._services: dict[str, dict[str, Row]] = {}
-        self._marks: dict[str, Mark] = {}
-        self._waiting: dict[str, dict[str, Instance]] = {}  # to be dialled: id -> who said so, and what
+        self._hearsay = Hearsay()
+        self._now = 0.0  # as we were told last
         self._doubt_until: float | None = None
-
-    # -- readers ---------------------------------------------------------------------------------------------------
-
-    def get(self, id: str) -> Instance | None:
-        row = self._rows.get(id)
-        return row.shown if row else None
-
-    def owner_of(self, id: str) -> str | None:
-        row = self._rows.get(id)
-        return row.owner if row else None
-
-    def principal_of(self, id: str) -> str | None:
-        """None: no such row. Empty: a connection made it."""
-        row = self._rows.get(id)
-        return row.principal if row else None
-
-    def reason_of(self, id: str) -> str | None:
-        """The operator's words, if it is marked as not to be used."""
-        mark = self._marks.get(id)
-        return mark.reason if mark else None
-
-    def instances(self, service: str | None = None) -> list[Instance]:
-        """In the order of registration, suspects last."""
-        rows = self._rows if service is None else self._services.get(service, {})
-        found = [row.shown for row in rows.values() if row.shown]
-        return sorted(found, key=lambda i: i.suspect) if any(i.suspect for i in found) else found
-
-    def query(self, query: Query = EVERYTHING) -> list[Instance]:
-        return [i for i in self.instances(query.service or None) if query.matches(i)]
-
-    def services(self) -> dict[str, list[Instance]]:
-        return {name: self.instances(name) for name in self._services}
-
-    def index_of(self, service: str | None = None) -> int:
-        """Grows with every change of the service (None: of any). At least 1; survives the service's end."""
-        return self._index.of(service)
-
-    def knows_index(self, index: int) -> bool:
-        """False: another life, or another hub, gave it out."""
-        return self._index.knows(index)
-
-    @property
-    def index(self) -> int:
-        return self._index.of(None)
 
     def lives_here(self) -> bool:
         """Whether a row lives by a connection of ours that nobody else has taken over in the engine."""
-        return any(row.owner in self.owners and ENGINE not in row.claims for row in self._rows.values())
+        return any(row.owner in self.owners and row.heir is None for row in self._rows.values())
 
     def may_advertise(self, host: str, peer_host: str) -> str | None:
         """Why not; None if it may."""
@@ -116,6 +68,7 @@ class Catalog:
 
         A hub, whom we connected to or who registered itself as one, relays for ever.
         """
+        self._now = now
         self.owners.add(Peer(peer, host, now, hub=hub))
 
     def receive(self, peer: str, message: Message, now: float) -> list[Event]:
@@ -123,7 +76,7 @@ class Catalog:
         events = self.beat(peer, now)
         match message:
             case Register(id, meta):
-                events += self._register(self.owners[peer], id, dict(meta), now)
+                events += self._register(self.owners[peer], id, dict(meta))
             case Free(id):
                 events += self._free(peer, id)
             case Synced():
@@ -134,6 +87,7 @@ class Catalog:
 
     def beat(self, peer: str, now: float) -> list[Event]:
         """It lives. Nearly always this changes nothing, and it is said very often."""
+        self._now = now
         changed = self.owners.beat(peer, now)
         return [] if changed is None else self._refresh_owned(peer) + self._refresh_silent(changed)
 
@@ -142,12 +96,15 @@ class Catalog:
         gone = self.owners.remove(peer)
         if gone is None:
             return []
-        for id in gone.claimed:
-            self._no_longer_claims(peer, id)
-        return [event for id in sorted(gone.owned) for event in self._release(self._rows[id])]
+        for id in sorted(gone.claimed):
+            self._hearsay.forget(id, peer)
+            self._hearsay.doubt(id)  # the worker itself may have been the one that is gone
+        events = [event for id in sorted(gone.owned) for event in self._release(self._rows[id])]
+        return events + self._dial_again()
 
     def expire(self, now: float) -> tuple[list[Event], list[str]]:
         """What time did; and the peers that were silent for too long: `leave` has been done, close their connections."""
+        self._now = now
         events: list[Event] = []
         if self._doubt_until is not None and now >= self._doubt_until:
             events += self._end_doubt()
@@ -157,29 +114,45 @@ class Catalog:
         events += self._refresh_silent(changed)
         for peer in lost:
             events += self.leave(peer)
-        return events, lost
+        return events + self._dial_again(), lost
 
     def next_deadline(self) -> float | None:
         """When to call `expire` again."""
-        due = [at for at in (self.owners.next_deadline(), self._doubt_until) if at is not None]
-        return min(due, default=None)
+        due = (self.owners.next_deadline(), self._hearsay.next(), self._doubt_until)
+        return min((at for at in due if at is not None), default=None)
 
     def dialled(self, id: str, peer: str, reached: bool, address: Address | None = None) -> list[Event]:
-        """What came of a `Dial`. Not reached: it stays waiting, and may be dialled again while `waits` says so."""
-        if not reached or not self.waits(id, peer, address):
-            return []
-        instance = self._waiting[id][peer]
-        self._no_longer_claims(peer, id)
+        """What came of a `Dial`. Not reached: it goes on waiting; a row that was only relayed is gone until it is."""
         row = self._rows.get(id)
-        if row is not None and row.owner not in (peer, RESTORED):
-            self._claim(row, self.owners[peer], instance)  # somebody else was quicker
+        if not reached:
+            if row is None or not self._relays(row, peer, address):
+                return []
+            word, owner = self._hearsay.waiting(id, peer) or row.word, self.owners[peer]
+            return [*self._release(row), *self._wait(word, owner)]
+        if not self.waits(id, peer, address) or (said := self._forget_word(id, peer)) is None:
             return []
-        return self._install(id, instance, peer)
+        if row is not None and row.owner not in (peer, RESTORED):  # somebody else was quicker
+            if row.word.relayed and self.owners.rank(row, self.owners[peer], said.instance) is Rank.OWNER:
+                return self._take_over(row, said, self.owners[peer])
+            self._claim(said, self.owners[peer])
+            return []
+        return self._install(said, peer)
 
     def waits(self, id: str, peer: str, address: Address | None = None) -> bool:
         """`address`: at this one; it may have named another since."""
-        instance = self._waiting.get(id, {}).get(peer)
-        return instance is not None and address in (None, instance.address)
+        word = self._hearsay.waiting(id, peer)
+        return word is not None and address in (None, word.instance.address)
+
+    def wants(self, dial: Dial) -> bool:
+        """Whether it still matters what comes of it."""
+        row = self._rows.get(dial.id)
+        relayed = row is not None and self._relays(row, dial.peer, dial.address)
+        return relayed or self.waits(dial.id, dial.peer, dial.address)
+
+    def speakers(self, id: str) -> set[str]:
+        """Peers that register it: who has it, and who would. Any of them may be the worker itself."""
+        row = self._rows.get(id)
+        return self._hearsay.speakers(id) | ({row.owner} if row else set())
 
     # -- principals: who registers over HTTP -----------------------------------------------------------------------
 
@@ -190,15 +163,20 @@ class Catalog:
         known = self._rows.get(instance.id)
         if known and known.principal != principal and not (admin and known.principal):
             return [Refused(instance.id, "somebody else owns this id")]
-        objection = self.may_advertise(instance.address.host, peer_host) or too_large(instance)
+        try:
+            word = Word(instance, size=weigh(instance))
+        except InvalidInstance as error:
+            return [Refused(instance.id, str(error))]
+        objection = self.may_advertise(instance.address.host, peer_host)
+        objection = objection or self._no_room(word, known.word if known else None)
         if objection:
             return [Refused(instance.id, objection)]
         if known is None:
-            return self._install(instance.id, instance, DURABLE, principal, first_word(instance))
+            return self._install(word, DURABLE, principal, first_word(instance))
         before = {check.id: check for check in known.instance.checks}
         kept = known.instance.address == instance.address and all(check.id in before for check in instance.checks)
         measured = known.measured if kept else first_word(instance)
-        return self._replace(known, instance, DURABLE, known.principal, measured)
+        return self._replace(known, word, DURABLE, known.principal, measured)
 
     def deregister(self, principal: str, id: str, admin: bool = False) -> list[Event]:
         row = self._rows.get(id)
@@ -209,30 +187,8 @@ class Catalog:
         if not admin and row.principal != principal:
             return [Refused(id, "only its owner may free it")]
         self._forget_owner(row)
-        row.claims.clear()
+        self._forget_claims(id)
         return self._remove(row)
-
-    def judge(self, id: str, state: State) -> list[Event]:
-        """What the checks of a row say."""
-        row = self._rows.get(id)
-        if row is None:
-            return []
-        row.measured, row.unheard = state, False
-        return self._refresh(row)
-
-    def touch(self, id: str) -> str | None:
-        """Something about it changed that only some readers see, as the words of its checks. -> its service."""
-        row = self._rows.get(id)
-        if row is None:
-            return None
-        self._index.grow(row.instance.service)
-        return row.instance.service
-
-    def mark(self, id: str, enabled: bool, reason: str = "") -> list[Event]:
-        """An operator's word, whoever owns the row."""
-        if id not in self._rows:
-            return [Refused(id, "there is no such instance")]
-        return self._mark(Mark(id, enabled, reason))
 
     # -- engines: what other hubs, or our own last life, wrote -------------------------------------------------------
 
@@ -242,7 +198,7 @@ class Catalog:
         for change in changes:
             if isinstance(change, Put):
                 owner = DURABLE if change.principal else RESTORED
-                events += self._install(change.instance.id, change.instance, owner, change.principal, unheard=True)
+                events += self._install(Word(change.instance), owner, change.principal, unheard=True)
             elif isinstance(change, Mark):
                 events += self._mark(change)
         self.uncertain, self._doubt_until = True, until
@@ -256,187 +212,162 @@ class Catalog:
                 case Put(instance, principal):
                     row = self._rows.get(instance.id)
                     if row is None:
-                        events += self._install(instance.id, instance, ENGINE, principal)
+                        events += self._install(Word(instance), ENGINE, principal)
                     elif row.owner in self.owners:
-                        row.claims[ENGINE] = instance
+                        row.heir = instance
                     else:
-                        events += self._replace(row, instance, ENGINE, principal, row.measured)
+                        events += self._replace(row, Word(instance), ENGINE, principal, row.measured)
                 case Gone(instance, principal):
                     row = self._rows.get(instance.id)
                     # What outlives connections is removed wherever it was written, ours as well.
                     if row is not None and (row.owner == ENGINE or (principal and row.principal)):
                         events += self._release(row)
                     elif row is not None:
-                        row.claims.pop(ENGINE, None)
+                        row.heir = None
                 case Mark():
                     events += self._mark(change)
         return events
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
-    def _register(self, peer: Peer, id: str, meta: dict[str, Any], now: float) -> list[Event]:
+    def _register(self, peer: Peer, id: str, meta: dict[str, Any]) -> list[Event]:
         try:
             instance = Instance.from_meta(id, meta, peer.host)
+            instance = replace(instance, enabled=True, suspect=False, checks=())  # not for an owner to say
+            size = weigh(instance)
         except InvalidInstance as error:
             return [Refused(id, str(error))]
-        instance = replace(instance, enabled=True, suspect=False, checks=())  # not for an owner to say
-        objection = self.may_advertise(instance.address.host, peer.host) or too_large(instance)
-        if objection:
+        if objection := self.may_advertise(instance.address.host, peer.host):
             return [Refused(id, objection)]
         if instance.service == HUB_SERVICE and not peer.fairway:
             peer.hub, peer.direct = True, False
-        row = self._rows.get(id)
-        if row is None or row.owner != peer.name:
-            if len(peer.owned) + len(peer.claimed) >= MAX_ROWS_PER_PEER and id not in peer.claimed:
-                return [Refused(id, f"one peer may hold at most {MAX_ROWS_PER_PEER} registrations")]
-            if row is not None:
-                same = (row.instance.service, row.instance.address) == (instance.service, instance.address)
-                if row.principal or not same or not self.owners.alike(row.owner, peer):
-                    return [Refused(id, "somebody else owns this id")]
-                if row.owner != RESTORED and not peer.direct:
-                    self._claim(row, peer, instance)
-                    return []
+        word, row = Word(instance, relayed=not peer.direct, size=size), self._rows.get(id)
+        mine = row is not None and row.owner == peer.name
+        if not mine and id not in peer.claimed and len(peer.owned) + len(peer.claimed) >= MAX_ROWS_PER_PEER:
+            return [Refused(id, f"one peer may hold at most {MAX_ROWS_PER_PEER} registrations")]
+        rank = Rank.OWNER if row is None or mine else self.owners.rank(row, peer, instance)
+        if rank is Rank.STRANGER:
+            return [Refused(id, "somebody else owns this id")]
+        former = row.word if row is not None and rank is Rank.OWNER else self._hearsay.word(id, peer.name)
+        if objection := self._no_room(word, former):
+            return [Refused(id, objection)]
+        if rank is Rank.HEIR:
+            self._claim(word, peer)
+            return []
         self.owners.promise(peer, meta.get("ttl_seconds"))
+        if row is not None and row.word.relayed and not mine:
+            return self._take_over(row, word, peer)
         moved = row is None or row.instance.address != instance.address
         if self._dial_back and (moved or not peer.direct) and self._to_be_dialled(peer, instance):
-            return self._wait(id, instance, peer)
-        return self._install(id, instance, peer.name) if row is None else self._replace(row, instance, peer.name)
+            return self._wait(word, peer)
+        return self._install(word, peer.name)
+
+    def _no_room(self, word: Word, former: Word | None) -> str | None:
+        """Why it cannot be kept; None if it can. What takes the place of `former` and is no larger always can."""
+        if former is None and len(self._rows) + self._hearsay.count >= MAX_ROWS:
+            return f"this registry is full: it holds {MAX_ROWS} registrations"
+        grown = word.size - (former.size if former else 0)
+        if grown > 0 and self._bytes + self._hearsay.bytes + grown > MAX_BYTES:
+            return f"this registry is full: its registrations may have {MAX_BYTES} bytes together"
+        return None
 
     def _to_be_dialled(self, peer: Peer, instance: Instance) -> bool:
         """seaport's clients register first and listen then: on their own address, theirs are served unasked."""
         return peer.fairway or not peer.direct or instance.address.host != peer.host
 
-    def _wait(self, id: str, instance: Instance, peer: Peer) -> list[Event]:
+    def _wait(self, word: Word, peer: Peer) -> list[Event]:
+        id, address = word.instance.id, word.instance.address
         row = self._rows.get(id)
-        moved = row is not None and row.instance.address != instance.address
+        moved = row is not None and row.instance.address != address
         events: list[Event] = list(self._release(row)) if row is not None and moved and row.owner == peer.name else []
-        self._waiting.setdefault(id, {})[peer.name] = instance
+        self._hearsay.wait(peer.name, word)
         peer.claimed.add(id)
-        return [*events, Dial(id, peer.name, instance.address)]
+        return [*events, Dial(id, peer.name, address)]
+
+    def _claim(self, word: Word, peer: Peer) -> None:
+        self._hearsay.claim(peer.name, word)
+        peer.claimed.add(word.instance.id)
+
+    def _forget_word(self, id: str, peer: str) -> Word | None:
+        """-> what it claimed, or what waited."""
+        if peer in self.owners:
+            self.owners[peer].claimed.discard(id)
+        return self._hearsay.forget(id, peer)
+
+    def _forget_claims(self, id: str) -> None:
+        for peer in self._hearsay.claims(id):
+            self._forget_word(id, peer)
+
+    def _relays(self, row: Row, peer: str, address: Address | None) -> bool:
+        return row.word.relayed and row.owner == peer and address in (None, row.instance.address)
+
+    def _dial_again(self) -> list[Event]:
+        """Rows that were only relayed: those whose turn it is."""
+        rows = [self._rows[id] for id in self._hearsay.due(self._now)]
+        return [Dial(row.instance.id, row.owner, row.instance.address) for row in rows]
 
     def _install(
-        self,
-        id: str,
-        instance: Instance,
-        owner: str,
-        principal: str = "",
-        measured: State | None = None,
-        unheard: bool = False,
+        self, word: Word, owner: str, principal: str = "", measured: State | None = None, unheard: bool = False
     ) -> list[Event]:
-        measured = measured or last_word(instance)
-        known = self._rows.get(id)
+        measured = measured or last_word(word.instance)
+        known = self._rows.get(word.instance.id)
         if known is not None:
-            return self._replace(known, instance, owner, principal, measured)
-        row = Row(instance, owner, principal, measured, unheard)
-        self._rows[id] = row
-        self._services.setdefault(instance.service, {})[id] = row
-        self.owners.own(owner, id, instance.service)
-        return self._refresh(row)
+            return self._replace(known, word, owner, principal, measured)
+        row = Row(word, owner, principal, measured, unheard)
+        self._owned(row)
+        return self._add(row)
 
     def _replace(
-        self, row: Row, instance: Instance, owner: str, principal: str = "", measured: State = "passing"
+        self, row: Row, word: Word, owner: str, principal: str = "", measured: State = "passing"
     ) -> list[Event]:
-        events: list[Event] = []
         self._forget_owner(row)
-        if row.instance.service != instance.service:
-            events += self._remove(row, keep=True)
-            self._rows[instance.id] = row
-            self._services.setdefault(instance.service, {})[instance.id] = row
-        self.owners.own(owner, instance.id, instance.service)
-        row.instance, row.owner, row.principal = instance, owner, principal
-        row.measured, row.unheard = measured, False
-        row.claims.pop(owner, None)
+        events = self._change(row, word)
+        row.owner, row.principal, row.measured, row.unheard = owner, principal, measured, False
+        if owner == ENGINE:
+            row.heir = None
+        self._owned(row)
         return events + self._refresh(row)
+
+    def _owned(self, row: Row) -> None:
+        id = row.instance.id
+        self._forget_word(id, row.owner)
+        self.owners.own(row.owner, id, row.instance.service)
+        if row.word.relayed and self._dial_back:
+            self._hearsay.reached(id, self._now)
+
+    def _take_over(self, row: Row, word: Word, peer: Peer) -> list[Event]:
+        """From who only relayed it, and may inherit it."""
+        relay, relayed = self.owners[row.owner], row.word
+        events = self._replace(row, word, peer.name)
+        self._claim(relayed, relay)
+        return events
 
     def _release(self, row: Row) -> list[Event]:
         """Its owner is gone. Who else claims it inherits: what the engine says at once, a relay once it was dialled."""
         self._forget_owner(row)
-        if ENGINE in row.claims:
-            heir = row.claims.pop(ENGINE)
-            return [Released(row.instance), *self._replace(row, heir, ENGINE)]
+        if row.heir is not None:
+            return [Released(row.instance), *self._replace(row, Word(row.heir), ENGINE)]
         events = self._remove(row)
-        for peer, instance in row.claims.items():
-            events += self._wait(instance.id, instance, self.owners[peer])
+        for peer, word in self._hearsay.claims(row.instance.id).items():
+            events += self._wait(word, self.owners[peer])
         return events
 
     def _free(self, peer: str, id: str) -> list[Event]:
-        claimed = self._no_longer_claims(peer, id)
+        claimed = self._forget_word(id, peer) is not None
         row = self._rows.get(id)
         if row is None:
             return []
         if row.owner != peer:
-            return [] if claimed else [Refused(id, "only its owner may free it")]
-        row.claims = {ENGINE: row.claims[ENGINE]} if ENGINE in row.claims else {}
+            if not claimed:
+                return [Refused(id, "only its owner may free it")]
+            self._hearsay.doubt(id)
+            return self._dial_again()
+        self._forget_claims(id)
         return self._release(row)
-
-    def _claim(self, row: Row, peer: Peer, instance: Instance) -> None:
-        row.claims[peer.name] = instance
-        peer.claimed.add(instance.id)
-
-    def _no_longer_claims(self, peer: str, id: str) -> bool:
-        """Whether it did."""
-        row, waiting = self._rows.get(id), self._waiting.get(id, {})
-        claimed = waiting.pop(peer, None) is not None
-        if not waiting:
-            self._waiting.pop(id, None)
-        if row is not None:
-            claimed = row.claims.pop(peer, None) is not None or claimed
-        if peer in self.owners:
-            self.owners[peer].claimed.discard(id)
-        return claimed
-
-    def _remove(self, row: Row, keep: bool = False) -> list[Event]:
-        """`keep`: it goes on under another service's name, and keeps its mark."""
-        id, service = row.instance.id, row.instance.service
-        del self._rows[id]
-        del self._services[service][id]
-        if not self._services[service]:
-            del self._services[service]
-        shown, row.shown = row.shown or row.instance, None
-        self._index.grow(service)
-        lifted: list[Event] = [Mark(id, True)] if not keep and id in self._marks else []
-        if lifted:
-            del self._marks[id]
-        return [Gone(shown, row.principal), *lifted]
 
     def _forget_owner(self, row: Row) -> None:
         self.owners.disown(row.owner, row.instance.id)
-
-    def _mark(self, mark: Mark) -> list[Event]:
-        if self._marks.get(mark.id, Mark(mark.id, True)) == mark:
-            return []
-        if mark.enabled:
-            del self._marks[mark.id]
-        else:
-            self._marks[mark.id] = mark
-        row = self._rows.get(mark.id)
-        return [mark, *(self._refresh(row) if row else [])]
-
-    # -- what is shown ---------------------------------------------------------------------------------------------
-
-    def _silence(self, row: Row) -> Silence:
-        if row.unheard:
-            return Silence.RESTORED
-        return self.owners.silence(row.owner, row.instance.service)
-
-    def _refresh(self, row: Row) -> list[Event]:
-        seen = row.look(self._silence(row), enabled=row.instance.id not in self._marks)
-        if seen == row.shown:
-            return []
-        row.shown = seen
-        self._index.grow(seen.service)
-        return [Put(seen, row.principal)]
-
-    def _refresh_owned(self, peer: str) -> list[Event]:
-        return [event for id in self.owners[peer].owned for event in self._refresh(self._rows[id])]
-
-    def _refresh_silent(self, services: Iterable[str]) -> list[Event]:
-        """Whether many are silent has changed: all who are look different now."""
-        silent = dict.fromkeys(peer for service in services for peer in self.owners.silent(service))
-        return [event for peer in silent for event in self._refresh_owned(peer)]
-
-    def _population(self, service: str) -> int:
-        return len(self._services.get(service, ()))
+        self._hearsay.settle(row.instance.id)
 
     def _end_doubt(self) -> list[Event]:
         self._doubt_until, self.uncertain = None, False

@@ -1,8 +1,12 @@
-"""Dials an advertised address to see whether anybody listens there: no dead address is served because somebody named it."""
+"""Dials an advertised address to see whether anybody listens there: no dead address is served because somebody named it.
+
+An attempt that fails by a fault of ours, as one on which no file descriptor was left, says nothing about the address.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +20,13 @@ log = logging.getLogger("fairway.registry")
 DIAL_SECONDS = 2.0
 AT_ONCE, OF_ONE_HOST = 64, 8  # dials; who names addresses that swallow connections keeps nobody else waiting
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds between attempts, doubling: it may only not listen yet
+HELD_UP_SECONDS = 0.5  # if an attempt ends so late, it was we who were stopped
+OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 REMEMBERED_SECONDS = 1.0  # an address just reached is not dialled again for its other rows
 
 
 class Dialler:
-    """`reached(dial)` and `failed(dial, reason)` are called back; `wanted(dial)` says whether to go on trying."""
+    """`reached(dial)` and, once, `failed(dial, reason)` are called back; `wanted(dial)` says whether to go on trying."""
 
     def __init__(
         self,
@@ -56,19 +62,23 @@ class Dialler:
         pause, said = FIRST_PAUSE, False
         gate = self._gates.setdefault(dial.peer.partition("#")[0], asyncio.Semaphore(OF_ONE_HOST))
         while self._wanted(dial):
-            async with gate, self._gate:
-                reason = await self._attempt(dial.address)
-            if reason is None:
-                self._reached(dial)
-                return
-            if not said:
-                self._failed(dial, reason)
-                said = True
+            try:
+                async with gate, self._gate:
+                    reason = await self._attempt(dial.address)
+            except OSError as error:
+                log.debug("%s could not be dialled: %s", dial.address, error)
+            else:
+                if reason is None:
+                    self._reached(dial)
+                    return
+                if not said:
+                    self._failed(dial, reason)
+                    said = True
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
     async def _attempt(self, address: Address) -> str | None:
-        """Why it could not be reached; None if it was."""
+        """Why it could not be reached; None if it was. Raises OSError if that was not for us to find out."""
         now = asyncio.get_running_loop().time()
         while self._lately and now - next(iter(self._lately.values())) >= REMEMBERED_SECONDS:
             del self._lately[next(iter(self._lately))]
@@ -78,6 +88,9 @@ class Dialler:
             async with asyncio.timeout(DIAL_SECONDS):
                 _, writer = await asyncio.open_connection(address.host, address.port)
         except (OSError, UnicodeError) as error:
+            late = asyncio.get_running_loop().time() - now > DIAL_SECONDS + HELD_UP_SECONDS
+            if isinstance(error, OSError) and (error.errno in OURS or late):
+                raise
             return f"nobody can be reached at {address}: {error or 'no answer'}"
         writer.transport.abort()
         self._lately.pop(address, None)  # the last one reached stands last

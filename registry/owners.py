@@ -9,13 +9,29 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 
+from .advertising import AllowList
 from .deadlines import Deadlines
+from .instance import Instance
 from .lease import HOLD_SECONDS, Silence, is_mass, late_at, lost_at
+from .row import Row
 
+ENGINE = "engine"  # the owner of what other hubs wrote to the engine we share
+RESTORED = "restored"  # the owner of what our own last life knew
+DURABLE = "durable"  # the owner of what was registered over HTTP
 SEAPORT_TIMEOUT = 45.0  # seconds; seaport's peers send a heartbeat every 15 s and give up after three
 RECHECK_SECONDS = 1.0  # those that are held are looked at again this often
 MAX_SERVICES = 10_000  # of which it is remembered that some were given up lately
+OWN = AllowList()  # nobody's addresses but its own
+
+
+class Rank(Enum):
+    """What a peer is to a row that it registers, and somebody else has."""
+
+    OWNER = "it takes it over"
+    HEIR = "it claims it"
+    STRANGER = "it may not have it"
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +90,20 @@ class Owners:
         """Whether `peer` may be `owner` come back. Of one that is no peer, an engine's, nothing is known."""
         known = self._peers.get(owner, peer)
         return (known.host, known.principal) == (peer.host, peer.principal)
+
+    def rank(self, row: Row, peer: Peer, instance: Instance) -> Rank:
+        """A row that was only relayed goes to whoever says so at its own address, whatever relays it."""
+        if row.principal or (row.instance.service, row.instance.address) != (instance.service, instance.address):
+            return Rank.STRANGER
+        relay, host = self._peers.get(row.owner), instance.address.host
+        if row.word.relayed and relay is not None and not OWN.objection(host, peer.host):
+            if OWN.objection(host, relay.host):
+                return Rank.OWNER
+            # Both are there, and the one that has it may be the worker as well.
+            return Rank.OWNER if peer.direct and peer.principal == relay.principal else Rank.HEIR
+        if not self.alike(row.owner, peer):
+            return Rank.STRANGER
+        return Rank.OWNER if peer.direct or row.owner == RESTORED else Rank.HEIR
 
     def own(self, owner: str, id: str, service: str) -> None:
         """Owners that are no peers (an engine, the last life) are not kept here."""

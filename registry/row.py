@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from .changes import Put
-from .errors import WireError
+from .errors import InvalidInstance, WireError
 from .instance import Instance, State
 from .lease import SHOWN, Silence, worse
 from .wire import Register, encode
@@ -14,15 +14,28 @@ from .wire import Register, encode
 MAX_DEPTH = 32  # of metadata within metadata
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What somebody says of an instance. What is `relayed` may be about somebody else, who need not live any more."""
+
+    instance: Instance
+    relayed: bool = False
+    size: int = 0  # bytes of its document; 0 if it was not said to us, but read from an engine
+
+
 @dataclass(slots=True)
 class Row:
-    instance: Instance  # its owner's word
+    word: Word  # its owner's
     owner: str
     principal: str = ""
     measured: State = "passing"  # what its checks say
     unheard: bool = False  # nothing was heard of it since the restart
     shown: Instance | None = None  # what readers were told
-    claims: dict[str, Instance] = field(default_factory=dict)  # who else says so: heirs, when the owner goes
+    heir: Instance | None = None  # the engine's version, by another hub: its own when our owner goes
+
+    @property
+    def instance(self) -> Instance:
+        return self.word.instance
 
     def look(self, silence: Silence, enabled: bool) -> Instance:
         """What readers are to see."""
@@ -51,14 +64,22 @@ def last_word(instance: Instance) -> State:
     return "critical" if any(check.status == "critical" for check in said) else "passing"
 
 
-def too_large(instance: Instance) -> str | None:
-    """It may grow, by what is said of it later as well: a row nobody can be told is not taken."""
+def weigh(instance: Instance) -> int:
+    """The bytes of its document, with room for what is said of it later. InvalidInstance if it could not be told."""
     if _is_deeper(instance.meta, MAX_DEPTH):
-        return f"its metadata are nested too deeply; at most {MAX_DEPTH} levels are accepted"
+        raise InvalidInstance(f"its metadata are nested too deeply; at most {MAX_DEPTH} levels are accepted")
     try:
         worst = replace(instance, state="critical", enabled=False, suspect=True)
-        encode(Register(instance.id, worst.as_meta()))
+        return len(encode(Register(instance.id, worst.as_meta())))
     except WireError as error:
+        raise InvalidInstance(str(error)) from error
+
+
+def too_large(instance: Instance) -> str | None:
+    """A row nobody can be told is not taken."""
+    try:
+        weigh(instance)
+    except InvalidInstance as error:
         return str(error)
     return None
 

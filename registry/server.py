@@ -63,7 +63,7 @@ class Hub:
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: list[Callable[[], object]] = []  # what `close` awaits, last opened first
-        self._dialler = Dialler(lambda d: self.catalog.waits(d.id, d.peer, d.address), self._reached, self._not_reached)
+        self._dialler = Dialler(lambda dial: self.catalog.wants(dial), self._reached, self._not_reached)
         self._tokens: Watched[Tokens] | None = None
         self.dns: DnsListener | None = None
         self._leaving = False
@@ -374,7 +374,9 @@ class Hub:
         )
 
     def _not_reached(self, dial: Dial, reason: str) -> None:
-        if peer := self.peers.get(dial.peer):
+        """Who said so may be the worker itself, only busy: seaport's would take that it is gone for an order."""
+        self._submit(self.catalog.dialled(dial.id, dial.peer, False, dial.address), origin=dial.peer)
+        if (peer := self.peers.get(dial.peer)) and self.catalog.waits(dial.id, dial.peer, dial.address):
             self._ask_no_more(peer, dial.id)
             peer.refused(dial.id, reason + "; trying on")
 

@@ -14,16 +14,16 @@ FOLDERS = ("registry", "worker", "client", "proxy")
 
 # Files whose head or place says sans-io: bytes and `now` in, values out.
 HEART = (
-    "registry/advertising.py", "registry/audience.py", "registry/buckets.py", "registry/catalog.py", "registry/changes.py",
-    "registry/check.py", "registry/deadlines.py", "registry/dns.py", "registry/health.py", "registry/hearing.py",
-    "registry/index.py", "registry/instance.py", "registry/journal.py", "registry/lease.py", "registry/lookup.py",
-    "registry/nameserver.py", "registry/owners.py", "registry/prometheus.py", "registry/replica.py",
-    "registry/rights.py", "registry/row.py", "registry/txt.py", "registry/watcher.py", "registry/wire.py",
-    "registry/zone.py", "registry/consul/__init__.py", "registry/consul/definitions.py",
-    "registry/consul/durations.py", "registry/consul/entries.py", "registry/consul/registration.py",
-    "registry/stores/consul_rows.py", "registry/stores/document.py", "registry/stores/etcd_layout.py",
-    "registry/stores/mdns_rows.py", "registry/stores/mdns_words.py", "registry/stores/outbox.py",
-    "registry/stores/zookeeper_layout.py",
+    "registry/advertising.py", "registry/audience.py", "registry/board.py", "registry/buckets.py",
+    "registry/catalog.py", "registry/changes.py", "registry/check.py", "registry/deadlines.py", "registry/dns.py",
+    "registry/health.py", "registry/hearing.py", "registry/hearsay.py", "registry/index.py", "registry/instance.py",
+    "registry/journal.py", "registry/lease.py", "registry/lookup.py", "registry/nameserver.py", "registry/owners.py",
+    "registry/prometheus.py", "registry/replica.py", "registry/rights.py", "registry/row.py", "registry/txt.py",
+    "registry/watcher.py", "registry/wire.py", "registry/zone.py", "registry/consul/__init__.py",
+    "registry/consul/definitions.py", "registry/consul/durations.py", "registry/consul/entries.py",
+    "registry/consul/registration.py", "registry/stores/consul_rows.py", "registry/stores/document.py",
+    "registry/stores/etcd_layout.py", "registry/stores/mdns_rows.py", "registry/stores/mdns_words.py",
+    "registry/stores/outbox.py", "registry/stores/zookeeper_layout.py",
     "worker/tensor.py", "worker/wire/answer.py", "worker/wire/multipart.py", "client/addresses.py",
     "client/balancers.py", "client/pool.py", "client/retry.py", "proxy/head.py", "proxy/route.py",
 )  # fmt: skip
