@@ -150,9 +150,10 @@ class Catalog(Board):
         return relayed or self.waits(dial.id, dial.peer, dial.address)
 
     def speakers(self, id: str) -> set[str]:
-        """Peers that register it: who has it, and who would. Any of them may be the worker itself."""
+        """Peers that register it and may be the worker itself: who has it, and who would. A hub is nobody's worker."""
         row = self._rows.get(id)
-        return self._hearsay.speakers(id) | ({row.owner} if row else set())
+        say = {name for name in self._hearsay.speakers(id) if name in self.owners and not self.owners[name].hub}
+        return say | ({row.owner} if row else set())
 
     # -- principals: who registers over HTTP -----------------------------------------------------------------------
 

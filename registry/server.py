@@ -355,11 +355,11 @@ class Hub:
             follow(events)
 
     def _offer(self, id: str, before: Instance | None, now: Instance | None, origin: str) -> None:
-        """To everybody but its owner: seaport's clients would take that it is critical for the end of their own row."""
-        owner = self.catalog.owner_of(id)
+        """To all but those who may be its worker: seaport's clients would take that for the end of their own row."""
+        untold = {origin, *self.catalog.speakers(id)}
         services = {instance.service for instance in (before, now) if instance}
         for peer in self._audience.of(services):
-            if peer.name not in (owner, origin):
+            if peer.name not in untold:
                 peer.offer(id, before, now)
 
     def _answer(self, id: str, error: Exception | None) -> None:

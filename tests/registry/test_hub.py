@@ -288,6 +288,30 @@ async def test_an_operators_endless_reason_is_cut(hub: Hub) -> None:
         await admin.until(lambda message: message == Accepted("A1"))
 
 
+async def test_who_may_be_the_worker_is_not_told_that_it_is_gone() -> None:
+    """An npm client that came back before its old connection was missed would take it for its own end."""
+    async with (
+        running_hub(dial_back=True) as hub,
+        await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as listening,
+        greeted(hub.port) as watcher,
+        connected(hub.port) as back,
+    ):
+        port = listening.sockets[0].getsockname()[1]
+        async with greeted(hub.port) as old:
+            old.say(row("A1", port))
+            await watcher.until(lambda message: isinstance(message, Register) and message.id == "A1")
+            back.say(row("A1", port), Synced())
+            assert [register.id for register in await back.dump()] == ["A1"]
+        assert await watcher.next() == Free("A1")
+        again = await watcher.next()
+        assert isinstance(again, Register)
+        assert again.id == "A1", "it was reached, and is its own again"
+        watcher.say(row("C", 9003))
+        heard = await back.next()
+        assert isinstance(heard, Register)
+        assert heard.id == "C"
+
+
 async def test_connections_beyond_the_limit_are_closed() -> None:
     async with running_hub(max_connections=2) as hub, greeted(hub.port) as one, greeted(hub.port) as two:
         async with connected(hub.port) as third:
