@@ -17,6 +17,7 @@ from fairway.registry import Address, Hub, Instance, Link, Query
 from fairway.registry.config import RegistrySettings
 from fairway.registry.ports import free_port
 
+from ..registry.peers import listening
 from .node import PATIENCE, Node, node
 from .processes import FAIRWAY, Running
 
@@ -39,13 +40,6 @@ async def linked(port: int) -> AsyncIterator[Link]:
         yield link
     finally:
         await link.close()
-
-
-@asynccontextmanager
-async def listening() -> AsyncIterator[int]:
-    """The port of a worker that is there to be dialled."""
-    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
 
 
 async def their_hub(js: Node) -> int:
@@ -133,7 +127,7 @@ async def test_clients_move_to_the_hub_that_is_left(node_folder: Path) -> None:
             await ports(reader, one, two)
             assert ours._at == Address("127.0.0.1", hub.port)
             late = free_port()
-            async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", late):
+            async with listening(late):
                 await client.run(f"s.register('boop', {late}), 0")
                 await ports(reader, one, two, late)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -89,3 +90,10 @@ async def running_hub(**settings: object) -> AsyncIterator[Hub]:
         yield hub
     finally:
         await hub.close()
+
+
+@asynccontextmanager
+async def listening(port: int = 0) -> AsyncIterator[int]:
+    """Something that can be dialled, and says nothing. The kernel answers: no connection is left to a loop that ends."""
+    with socket.create_server(("127.0.0.1", port), backlog=128) as server:
+        yield server.getsockname()[1]

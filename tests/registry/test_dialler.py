@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -16,19 +14,13 @@ from fairway.registry.instance import Address
 from fairway.registry.ports import free_port
 from fairway.registry.wire import Accepted, Free, Hello, Register, Rejected, Synced
 
-from .peers import PATIENCE, Peer, connected, greeted, row, running_hub
-
-
-@asynccontextmanager
-async def listening(port: int = 0) -> AsyncIterator[int]:
-    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port) as server:
-        yield server.sockets[0].getsockname()[1]
+from .peers import PATIENCE, Peer, connected, greeted, listening, row, running_hub
 
 
 async def test_addresses_that_swallow_connections_keep_nobody_else_waiting() -> None:
     async with (
         running_hub(dial_back=True) as hub,
-        await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as alive,
+        listening() as alive,
         greeted(hub.port, Hello(services=())) as worker,
     ):
         with socket.socket() as hole, socket.socket() as first:
@@ -41,7 +33,7 @@ async def test_addresses_that_swallow_connections_keep_nobody_else_waiting() -> 
                 vandal.say(Hello(services=()))
                 vandal.say(*(row(f"A{n}", hole.getsockname()[1]) for n in range(1000)))
                 assert isinstance(await vandal.until(lambda message: isinstance(message, Rejected)), Rejected)
-                worker.say(row("B", alive.sockets[0].getsockname()[1]))
+                worker.say(row("B", alive))
                 assert await worker.next() == Accepted("B")
             finally:
                 writer.transport.abort()

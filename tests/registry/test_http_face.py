@@ -16,8 +16,8 @@ from fairway.registry.ports import free_port
 from fairway.registry.wire import Free, Hello, Register
 
 from .caller import TTL, Caller, calling
-from .peers import PATIENCE, connected, greeted, row
-from .test_prober import listening, until
+from .peers import PATIENCE, connected, greeted, listening, row
+from .test_prober import until
 
 
 @pytest.fixture

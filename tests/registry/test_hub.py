@@ -30,7 +30,7 @@ from fairway.registry.wire import (
     encode,
 )
 
-from .peers import PATIENCE, connected, greeted, row, running_hub
+from .peers import PATIENCE, connected, greeted, listening, row, running_hub
 
 
 async def test_a_newcomer_hears_helo_then_all_rows_then_synced(hub: Hub) -> None:
@@ -236,7 +236,7 @@ async def test_an_address_is_served_once_somebody_listens_there() -> None:
         assert isinstance(refused, Rejected)
         assert f"nobody can be reached at 127.0.0.1:{port}" in refused.reason
         assert hub.catalog.instances() == []
-        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port):
+        async with listening(port):
             heard = await watcher.next()
             assert isinstance(heard, Register)
             assert heard.id == "A1"
@@ -263,11 +263,10 @@ async def test_the_story_of_the_zombie() -> None:
     dead = free_port()
     async with (
         running_hub(dial_back=True) as hub,
-        await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as listening,
+        listening() as alive,
         connected(hub.port) as b,
         greeted(hub.port) as watcher,
     ):
-        alive = listening.sockets[0].getsockname()[1]
         b.say(row("A", dead), row("B", alive), Synced())
         heard = await watcher.next()
         assert isinstance(heard, Register)
@@ -292,11 +291,10 @@ async def test_who_may_be_the_worker_is_not_told_that_it_is_gone() -> None:
     """An npm client that came back before its old connection was missed would take it for its own end."""
     async with (
         running_hub(dial_back=True) as hub,
-        await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as listening,
+        listening() as port,
         greeted(hub.port) as watcher,
         connected(hub.port) as back,
     ):
-        port = listening.sockets[0].getsockname()[1]
         async with greeted(hub.port) as old:
             old.say(row("A1", port))
             await watcher.until(lambda message: isinstance(message, Register) and message.id == "A1")

@@ -23,7 +23,7 @@ from fairway.registry.prober import AT_ONCE, MOST_OUTPUT
 
 from ..conformance.etcd import etcd_missing, running_cluster
 from .certificates import certificates
-from .peers import PATIENCE, running_hub
+from .peers import PATIENCE, listening, running_hub
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -40,14 +40,6 @@ async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIte
         yield site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     finally:
         await runner.cleanup()
-
-
-@asynccontextmanager
-async def listening(port: int = 0) -> AsyncIterator[int]:
-    """Something that can be dialled, and says nothing."""
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
 
 
 def durable(port: int, *checks: Check, id: str = "w1") -> Instance:

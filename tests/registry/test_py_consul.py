@@ -11,8 +11,8 @@ import pytest
 
 from fairway.registry import Hub
 
-from .peers import running_hub
-from .test_prober import listening, serving, until
+from .peers import listening, running_hub
+from .test_prober import serving, until
 
 consul = pytest.importorskip("consul", reason="py-consul is not installed")
 aio = pytest.importorskip("consul.aio", reason="py-consul is not installed")
