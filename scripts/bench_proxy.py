@@ -1,261 +1,216 @@
-"""Usage: scripts/bench proxy [--seconds 3] [--rounds 3]
+"""Usage: scripts/bench proxy [--only forward,address,latency,memory,scale,overload] [--sizes 1,20,100,1000,10000]
+                              [--rounds 5] [--seconds 2] [--against KEY,KEY] [--with "--OPTION ..."] [--json FILE]
+                              [--quick]
 
-Requests a second, and CPU time of the proxy per request, for uploads of 20 KB, 100 KB and 1 MB: forwarded by Fairway, past
-Fairway by address (look up, then straight to the worker; one lookup an upload), and forwarded by nginx and haproxy where
-they are installed. All contenders take turns in every round and see the same sinks and the same client; the figures are
-medians over the rounds. Proxy on one core, client and sinks on the other. CPU is utime+stime of all the proxy's processes.
+The proxy beside nginx, haproxy, node http-proxy and aiohttp, where they are installed, in one run:
+
+    forward   CPU of the proxy per upload of each size, 16 connections
+    address   the same for handing out an address: 64 connections, kept, and a new one for each
+    latency   what a proxy adds to one upload at a time, all on one core
+    memory    the most it ever held, from 1 KB over one connection to 10 MB over 64
+    scale     client to worker, 1 to 4 workers, each machine on a link of its own: forwarded and by address
+    overload  answered while three times as much is asked as the workers can do
+
+One proxy alone on the first core; the load and four workers that throw uploads away on the last. All take turns in every
+round; figures are medians over the rounds, ratios are taken within each. CPU is utime+stime of all the proxy's processes.
+Each answer is compared with the right one; in the first round, which does not count, the workers compare each upload too.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import multiprocessing
+import json
 import os
-import shutil
-import signal
-import socket
-import statistics
-import subprocess
+import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
+import bench_proxy_findings as tables
+from bench_machine import (
+    CONTENDER_CORE,
+    LOAD_CORE,
+    busy_seconds,
+    cpu_seconds,
+    described,
+    end_on_sigterm,
+    free_ports,
+    own_seconds,
+)
+from bench_proxy_contenders import Kind, Running, kinds, running
+from bench_proxy_findings import OURS, SIZES, Findings, size_name
+from bench_proxy_load import Load, Programs
 
-SIZES = {"20 KB": 20_000, "100 KB": 100_000, "1 MB": 1_000_000}
-CONCURRENCY = 16
-SINKS = 4
-TICKS = os.sysconf("SC_CLK_TCK")
-PROXY_CORE, LOAD_CORE = 0, (os.cpu_count() or 1) - 1
-ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n[["daisy", 0.97]]\n'
+__all__ = ["cpu_seconds", "free_ports"]  # the registry's bench asks here
 
-
-class Sink(asyncio.Protocol):
-    """A worker without a model: counts the body, answers."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport, self._head, self._left = transport, b"", 0
-
-    def data_received(self, data: bytes) -> None:
-        while data:
-            if not self._left:
-                self._head += data
-                end = self._head.find(b"\r\n\r\n")
-                if end < 0:
-                    return
-                head, data = self._head[:end].lower(), self._head[end + 4 :]
-                at = head.index(b"content-length:") + 15
-                self._left, self._head = int(head[at:].split(b"\r\n", 1)[0]), b""
-            taken = min(self._left, len(data))
-            self._left, data = self._left - taken, data[taken:]
-            if not self._left:
-                self._transport.write(ANSWER)  # type: ignore[attr-defined]
+FORWARDING = (
+    *(OURS, "fairway-copy", "nginx", "nginx-tuned", "haproxy", "haproxy-splice", "node", "node-keepalive", "aiohttp"),
+    "direct",
+)
+ADDRESSING = (OURS, "nginx-return", "node-p2p", "aiohttp")
+AT_ONE_CORE = ("direct", OURS, "nginx-tuned", "haproxy", "haproxy-splice")
+REMEMBERING = (OURS, "nginx", "nginx-tuned", "haproxy", "node", "node-keepalive", "aiohttp")
 
 
-def run_sinks(ports: list[int]) -> None:
-    os.sched_setaffinity(0, {LOAD_CORE})
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for port in ports:
-            await loop.create_server(Sink, "127.0.0.1", port, backlog=512)
-        await asyncio.Event().wait()
-
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    uvloop.run(main())
+@dataclass(frozen=True)
+class Scope:
+    sizes: Sequence[int] = SIZES
+    rounds: int = 5
+    seconds: float = 2.0  # one measurement
+    connections: int = 16
+    askers: int = 64  # in address
+    most: tuple[int, int] = (10_000_000, 64)  # in memory: the size, and connections
 
 
-class Connection:
-    """One kept-alive connection of the client."""
+class Direct:
+    """No proxy at all."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, kind: Kind, port: int) -> None:
+        self.kind, self.port = kind, port
 
-    async def open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
-
-    async def ask(self, request: bytes) -> bytes:
-        self._writer.write(request)
-        await self._writer.drain()
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"port {self.port} answered {head[:80]!r}")
-        at = head.lower().index(b"content-length:") + 15
-        return await self._reader.readexactly(int(head[at:].split(b"\r\n", 1)[0]))
+    def cpu(self) -> float:
+        return 0.0
 
 
-def upload(port: int, size: int) -> bytes:
-    head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: image/jpeg\r\nContent-Length: {size}\r\n\r\n"
-    return head.encode() + bytes(size)
+Contender = Running | Direct
 
 
-async def forwarded(port: int, size: int, until: float) -> int:
-    async def one() -> int:
-        connection, done, request = Connection(port), 0, upload(port, size)
-        await connection.open()
-        while time.monotonic() < until:
-            await connection.ask(request)
-            done += 1
-        return done
-
-    return sum(await asyncio.gather(*(one() for _ in range(CONCURRENCY))))
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-async def by_address(port: int, size: int, until: float) -> int:
-    async def one() -> int:
-        proxy, sinks, done = Connection(port), dict[bytes, Connection](), 0
-        await proxy.open()
-        lookup = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
-        request = upload(port, size)
-        while time.monotonic() < until:
-            address = await proxy.ask(lookup)
-            if address not in sinks:
-                sinks[address] = Connection(int(address.rpartition(b":")[2]))
-                await sinks[address].open()
-            await sinks[address].ask(request)
-            done += 1
-        return done
+class Bench:
+    def __init__(self, scope: Scope, programs: Programs, wanted: Sequence[str], options: Sequence[str]) -> None:
+        self.scope, self.programs = scope, programs
+        every = [*kinds(options), Kind("direct", "direct, no proxy", lambda _: [])]
+        self.findings = Findings({kind.key: kind.name for kind in every})
+        self.kinds: dict[str, Kind] = {}
+        for kind in every:
+            if wanted and kind.key not in (OURS, *wanted):
+                continue
+            if reason := kind.missing:
+                self.findings.left_out.append(f"{kind.name}: {reason}")
+                say(f"left out: {self.findings.left_out[-1]}")
+            else:
+                self.kinds[kind.key] = kind
 
-    return sum(await asyncio.gather(*(one() for _ in range(CONCURRENCY))))
+    def begin(self, ends: ExitStack, keys: Sequence[str], ports: Sequence[int], core: int) -> list[Contender]:
+        contenders: list[Contender] = []
+        for kind in (self.kinds[key] for key in keys if key in self.kinds):
+            if kind.key == "direct":
+                contenders.append(Direct(kind, ports[0]))
+                continue
+            try:
+                contenders.append(ends.enter_context(running(kind, ports, core)))
+            except RuntimeError as error:
+                self.failed(kind, "", error)
+        if not contenders:
+            raise RuntimeError("nobody to measure")
+        return contenders
 
+    def failed(self, kind: Kind, what: str, error: Exception) -> None:
+        self.findings.failures.append(f"{kind.name}{what and f' ({what})'}: {error}")
+        say(f"failed: {self.findings.failures[-1]}")
 
-@dataclass
-class Contender:
-    name: str
-    pid: int
-    port: int
-    load: Callable[[int, int, float], object]
-    figures: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    def measure(self, contender: Contender, core: int = LOAD_CORE, **options: object) -> tuple[Load, float]:
+        """-> what the load said, and microseconds of the proxy's CPU per request."""
+        before = contender.cpu()
+        said = self.programs.load(contender.port, core, **options)
+        return said, (contender.cpu() - before) / said.done * 1e6
 
-
-def cpu_seconds(pid: int) -> float:
-    """utime + stime of a process and its children, from /proc."""
-    own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (int(own[11]) + int(own[12])) / TICKS + sum(cpu_seconds(int(child)) for child in pids)
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-@contextmanager
-def proxies(sinks: list[int], folder: Path) -> Iterator[list[Contender]]:
-    """Every contender as a running process; ended when done."""
-    commands: list[tuple[str, list[str], int, Callable[[int, int, float], object]]] = []
-    static = ",".join(map(str, sinks))
-    port = free_ports(1)[0]
-    fairway = [sys.executable, "-m", "fairway", "proxy", f"--port={port}", f"--static={static}"]
-    commands.append(("fairway, forwarded", fairway, port, forwarded))
-    commands.append(("fairway, by address", fairway, port, by_address))
-    if nginx := shutil.which("nginx"):
-        port = free_ports(1)[0]
-        servers = "".join(f"server 127.0.0.1:{sink};" for sink in sinks)
-        config = folder / "nginx.conf"
-        config.write_text(
-            f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit; events {{}}\n"
-            f"http {{ access_log off; client_max_body_size 64m; client_body_temp_path {folder}/body; "
-            f"proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; "
-            f"scgi_temp_path {folder}/s; keepalive_requests 1000000000; upstream workers {{ {servers} keepalive 64; "
-            f"keepalive_requests 1000000000; }} server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass "
-            'http://workers; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_request_buffering off; '
-            "client_body_buffer_size 256k; } } }\n"
-        )
-        commands.append(("nginx, tuned for uploads", [nginx, "-c", str(config)], port, forwarded))
-    if haproxy := shutil.which("haproxy") or shutil.which("/usr/sbin/haproxy"):
-        port = free_ports(1)[0]
-        config = folder / "haproxy.cfg"
-        servers = "".join(f"  server w{i} 127.0.0.1:{sink}\n" for i, sink in enumerate(sinks))
-        config.write_text(
-            "global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n"
-            "  timeout server 60s\n  http-reuse always\n"
-            f"frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n{servers}"
-        )
-        commands.append(("haproxy", [haproxy, "-db", "-f", str(config)], port, forwarded))
-    running: dict[int, subprocess.Popen[bytes]] = {}
-    try:
-        for _, command, port, _ in commands:
-            if port not in running:
-                pin = lambda: os.sched_setaffinity(0, {PROXY_CORE})  # noqa: E731
-                running[port] = subprocess.Popen(command, preexec_fn=pin, stderr=subprocess.DEVNULL)
-                wait_until_open(port)
-        yield [Contender(name, running[port].pid, port, load) for name, _, port, load in commands]
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait(20)
-
-
-def wait_until_open(port: int) -> None:
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"nobody listens on {port}")
-
-
-def measure(contenders: list[Contender], seconds: float, rounds: int) -> None:
-    for size_name, size in SIZES.items():
-        for turn in range(rounds + 1):  # the first is a warm-up
-            for contender in contenders:
-                before, began = cpu_seconds(contender.pid), time.monotonic()
-                until = began + (seconds if turn else min(1.0, seconds))
-                done = uvloop.run(contender.load(contender.port, size, until))  # type: ignore[arg-type]
-                spent, wall = cpu_seconds(contender.pid) - before, time.monotonic() - began
+    def in_turns(
+        self,
+        section: str,
+        what: str,
+        contenders: list[Contender],
+        record: str,
+        core: int = LOAD_CORE,
+        **options: object,
+    ) -> None:
+        """Who fails is asked no more in this section. `record`: the end of its columns' names."""
+        shown = "median" if section == "latency" else "cpu"
+        for turn in range(self.scope.rounds + 1):
+            heard: list[str] = []
+            first = turn % len(contenders)
+            for contender in contenders[first:] + contenders[:first]:
+                kind, seconds = contender.kind, self.scope.seconds if turn else min(1.0, self.scope.seconds)
+                try:
+                    load, cpu = self.measure(contender, core, seconds=seconds, check=int(not turn), **options)
+                except RuntimeError as error:
+                    self.failed(kind, what, error)
+                    contenders.remove(contender)
+                    continue
+                said = {"rate": load.rate, "median": load.median, "p99": load.p99}
+                if isinstance(contender, Running):
+                    said["cpu"] = cpu
+                heard.append(f"{kind.key} {said.get(shown, 0):,.1f}")
+                if load.failed:
+                    self.findings.failures.append(f"{kind.name}, {what}: {load.failed} unanswered: {load.problem}")
                 if turn:
-                    contender.figures.setdefault(size_name, []).append((done / wall, spent / done * 1e6))
-            print(f"\r{size_name}: round {turn} of {rounds}  ", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+                    self.findings.add(section, kind.key, turn, **{f"{name}_{record}": said[name] for name in said})
+            say(
+                f"{section}, {what}, {f'round {turn} of {self.scope.rounds}' if turn else 'warm-up'}: {', '.join(heard)}"
+            )
+
+    def forward(self) -> str:
+        with self.programs.sinks() as ports, ExitStack() as ends:
+            contenders = self.begin(ends, FORWARDING, ports, CONTENDER_CORE)
+            for size in self.scope.sizes:
+                options = {"size": size, "connections": self.scope.connections}
+                self.in_turns("forward", size_name(size), contenders, str(size), **options)
+        return "### Forwarding, 16 connections\n\n" + tables.forward(self.findings, self.scope.sizes)
 
 
-def table(contenders: list[Contender]) -> str:
-    head = "| | " + " | ".join(f"{size}: requests/s | CPU µs | of forwarded" for size in SIZES) + " |"
-    lines = [head, "|---|" + "--:|--:|--:|" * len(SIZES)]
-    base = contenders[0]
-    for contender in contenders:
-        cells = []
-        for size in SIZES:
-            rate = statistics.median(rate for rate, _ in contender.figures[size])
-            cpu = statistics.median(cpu for _, cpu in contender.figures[size])
-            pairs = zip(contender.figures[size], base.figures[size], strict=True)
-            ratio = statistics.median(mine / theirs for (_, mine), (_, theirs) in pairs)
-            cells += [f"{rate:,.0f}", f"{cpu:,.0f}", f"{ratio:.2f}"]
-        lines.append(f"| {contender.name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+SECTIONS: dict[str, Callable[[Bench], str]] = {"forward": Bench.forward}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench proxy", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench proxy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    parser.add_argument("--sizes", default="1,20,100,1000,10000", help="of forwarded uploads, in KB")
+    parser.add_argument("--rounds", type=int, default=Scope.rounds)
+    parser.add_argument("--seconds", type=float, default=Scope.seconds, help="length of one measurement")
+    parser.add_argument(
+        "--against", default="", help="contenders beside ours, by their keys; all: " + ", ".join(FORWARDING)
+    )
+    parser.add_argument("--with", dest="options", default="", help="more options for our proxy")
+    parser.add_argument("--json", type=Path, help="file for every round's figures")
+    parser.add_argument("--quick", action="store_true", help="tiny numbers, which say nothing but that it works")
     given = parser.parse_args()
+    only = given.only.split(",")
+    if unknown := [section for section in only if section not in SECTIONS]:
+        parser.error(f"--only {','.join(unknown)}: expected some of {','.join(SECTIONS)}")
+    sizes = tuple(int(float(size) * 1000) for size in given.sizes.split(","))
+    scope = Scope(sizes, 1, 0.1, 4, 8, (1_000_000, 8)) if given.quick else Scope(sizes, given.rounds, given.seconds)
+    end_on_sigterm()
     os.sched_setaffinity(0, {LOAD_CORE})
-    sinks = free_ports(SINKS)
-    sink = multiprocessing.get_context("spawn").Process(target=run_sinks, args=(sinks,), daemon=True)
-    sink.start()
-    for port in sinks:
-        wait_until_open(port)
-    try:
-        with tempfile.TemporaryDirectory() as folder, proxies(sinks, Path(folder)) as contenders:
-            measure(contenders, given.seconds, given.rounds)
-            print(table(contenders))
-    finally:
-        sink.terminate()
-        sink.join()
+    busy, own, began = busy_seconds(), own_seconds(), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        programs = Programs.made(Path(folder))
+        if not programs.compiled:
+            say("no C compiler (apt-get install gcc): the load is in Python, and slower than what it measures")
+        bench = Bench(scope, programs, [key for key in given.against.split(",") if key], shlex.split(given.options))
+        for section in only:
+            try:
+                print(f"{SECTIONS[section](bench)}\n", flush=True)
+            except RuntimeError as error:
+                bench.findings.failures.append(f"{section}: {error}")
+                say(f"failed: {bench.findings.failures[-1]}")
+    took = time.monotonic() - began
+    others = max(0.0, busy_seconds() - busy - (own_seconds() - own)) / took * 100
+    print(f"{described()}. Took {took:.0f} s; other processes used {others:.0f} % of a core meanwhile.")
+    for text in (*bench.findings.left_out, *bench.findings.failures):
+        print(f"Without {text}.")
+    if given.json:
+        given.json.write_text(json.dumps({"scope": vars(scope), "cells": bench.findings.cells}, indent=1) + "\n")
+    return 1 if bench.findings.failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
