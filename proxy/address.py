@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from typing import cast
-
-from aiohttp import web
+from urllib.parse import parse_qs
 
 from ..registry import lookup
 from ..registry.lookup import Format, Lookup
 from .config import AddressFormat
 from .errors import BadRequest
+from .reply import Reply
+
+NOT_KEPT = (("Cache-Control", "no-store"),)
 
 
-def answer(found: Lookup, accept: str, wanted: str | None, default: AddressFormat) -> web.Response:
-    """`found` holds at least one instance. `?format=` wins over Accept, Accept over the configured default."""
-    if wanted is not None and wanted not in ("host:port", "port", "url", "json"):
-        raise BadRequest(f"format={wanted!r}: expected port, url, json or host:port")
-    format: Format = cast(Format, wanted) if wanted else "json" if "application/json" in accept else default
+def wanted(query: str, accept: bytes, default: AddressFormat) -> Format:
+    """`?format=` wins over Accept, Accept over the configured default. Raises BadRequest."""
+    asked = parse_qs(query, keep_blank_values=True).get("format") if query else None
+    if asked is None:
+        return "json" if b"application/json" in accept else default
+    if asked[0] not in ("host:port", "port", "url", "json"):
+        raise BadRequest(f"format={asked[0]!r}: expected port, url, json or host:port")
+    return cast(Format, asked[0])
+
+
+def answer(found: Lookup, format: Format) -> Reply:
+    """`found` holds at least one instance."""
     body, content_type = lookup.encode(found, format)
-    return web.Response(body=body, content_type=content_type, headers={"Cache-Control": "no-store"})
+    return Reply(200, body, content_type, NOT_KEPT)

@@ -1,305 +1,431 @@
-"""Carries an upload to a worker and the answer back.
+"""One request, carried to a worker, and the answer back.
 
-The first `replay_bytes` of an upload are held until a worker has begun to answer: so long as the whole upload is held, a
-worker that dies, refuses or drains costs a retry on another one, not an error. Longer uploads stream through.
+So long as all of an upload that was passed on is still held, a worker that dies, refuses or drains costs a retry on another
+one, not an error (client/retry.py is the table of it). The first byte of an answer that reaches the client ends that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from math import inf
 
-import aiohttp
-from aiohttp import ClientTimeout, hdrs, web
-from yarl import URL
-
-from ..client.pool import Outcome, Upstream
+from ..client.pool import Outcome, Pool, Upstream
 from ..client.resolver import Resolver
 from ..client.retry import Budget, Failure, may_retry
+from .chunks import LAST, Dechunker, chunk
 from .config import ProxySettings
 from .errors import (
+    AnswerBroken,
     BadRequest,
-    BodyTooLarge,
+    ClientGone,
     DeadlineExceeded,
     NotFound,
     NoWorker,
     ProxyError,
-    UnknownExpectation,
+    WorkerAnswersBadly,
     WorkerLost,
 )
-from .head import downstream_fields, upstream_fields
+from .head import END, AnswerHead, RequestHead, parse_answer
+from .holding import Holding
+from .links import Links
+from .reactor import Reactor, Task, event
 from .route import Route
+from .stream import Stream
+from .tunnel import tunnel
+from .upload import Upload
 
 log = logging.getLogger("fairway.proxy")
 
-POOL_IDLE_SECONDS = 60.0  # shorter than a worker keeps idle connections: it is we who close them
+READ_BYTES = 64 * 1024
+MAX_ANSWER_HEAD = 64 * 1024
+MAX_KEPT_ANSWER = 64 * 1024  # a refusal that is kept while somebody else is asked
+MAX_INTERIMS = 16  # 1xx answers before the one that counts
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def _nobody(worker: bool) -> None:
-    """Nobody's turn: no stream is being timed."""
+class Failed(Exception):
+    """One attempt failed. `stale`: a connection that had rested ended before the worker said a word.
 
-
-@dataclass
-class Upload:
-    """`held`: what was read so far. `rest`: what is still to come, None when nothing is.
-
-    While it streams, `turn(True)` says that the worker is to take a piece, `turn(False)` that the client is to bring one;
-    `fault` is what went wrong on the client's side, which aiohttp would report as the worker's.
+    `refusal`: what the worker said, to be passed on when nobody else is there to ask.
     """
 
-    held: bytes
-    rest: AsyncIterator[bytes] | None
-    length: int | None
-    streamed: bool = False
-    fault: Exception | None = None
-    turn: Callable[[bool], None] = _nobody
-
-    @property
-    def replayable(self) -> bool:
-        return not self.streamed
-
-    def body(self) -> io.BytesIO | AsyncIterator[bytes] | None:
-        if self.rest is not None:
-            return self._stream(self.rest)
-        return io.BytesIO(self.held) if self.held else None
-
-    async def _stream(self, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        self.streamed = True
-        yield self.held
-        while True:
-            self.turn(False)
-            try:
-                chunk = await anext(rest, b"")
-            except (ProxyError, ConnectionError) as error:
-                self.fault = error
-                raise
-            self.turn(True)
-            if not chunk:
-                return
-            yield chunk
-
-
-class Forwarder:
-    def __init__(self, settings: ProxySettings, resolver: Resolver) -> None:
-        self._settings, self._resolver = settings, resolver
-        self._budget = Budget()
-        self.draining = False  # answers then say that their connection ends
-
-    async def start(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=POOL_IDLE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE),
-            timeout=ClientTimeout(
-                total=None, sock_connect=self._settings.connect_seconds, sock_read=self._settings.stall_seconds
-            ),
-        )
-
-    async def close(self) -> None:
-        await self._session.close()
-
-    async def forward(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        """Raises ProxyError's children; anything a worker says is passed on as it is."""
-        settings, now = self._settings, asyncio.get_running_loop().time
-        check_length(request, settings.max_body)
-        if not await self._resolver.available(route.service, settings.wait_seconds):
-            raise no_worker(route, self._resolver)
-        await self._continue(request)
-        upload = await self._read(request)
-        # Chosen only now: an upload may take minutes, and who was the right one at its beginning may be gone at its end.
-        chosen = await self._resolver.choose(route.service, (), settings.wait_seconds)
-        if chosen is None:
-            raise no_worker(route, self._resolver)
-        self._budget.request(now())
-        deadline, tried, last = now() + settings.deadline_seconds, set[str](), None
-        while chosen is not None:
-            pool, upstream = chosen
-            tried.add(upstream.instance.id)
-            outcome = Outcome.ABANDONED
-            pool.started(upstream, now())
-            try:
-                answer = await self._attempt(request, route, upload, upstream, deadline)
-                outcome = Outcome.GATEWAY if answer.status in (502, 504) else Outcome.ANSWERED
-                return answer
-            except _Failed as failed:
-                last = failed
-                # Busy is not ill: it answered.
-                outcome = Outcome.ANSWERED if failed.failure is Failure.BUSY else Outcome.CONNECTION
-            finally:
-                pool.finished(upstream, outcome, now())
-            log.info("%s %s at %s: %s", request.method, route.target, upstream.instance.address, last)
-            if last.failure is Failure.STARTED:
-                raise ConnectionResetError("the worker broke off in the middle of its answer")
-            if not may_retry(last.failure, upload.replayable) or not self._budget.spend(now()):
-                break
-            # A worker that is gone may already be missing from the list: whoever is left, or comes, is the next.
-            # To a cluster at its limit nobody comes; to wait would only hold the upload longer.
-            full = last.answer is not None and last.answer.status == 429
-            wait = 0 if full else min(settings.wait_seconds, deadline - now())
-            chosen = await self._resolver.choose(route.service, tried, wait)
-        assert last is not None
-        if last.answer is not None:
-            return last.answer
-        raise last.error()
-
-    async def _attempt(
-        self, request: web.BaseRequest, route: Route, upload: Upload, upstream: Upstream, deadline: float
-    ) -> web.StreamResponse:
-        address = upstream.instance.address
-        fields = upstream_fields(
-            # The authority of an absolute target wins over the Host field (RFC 9112 3.2.2).
-            [(name, request.host if name.lower() == "host" else value) for name, value in request.headers.items()],
-            request.remote or "",
-            request.scheme,
-            upload.length if upload.rest is not None else len(upload.held),
-        )
-        headers = [field for field in fields if field[0] != hdrs.TRANSFER_ENCODING]  # aiohttp writes that one itself
-        loop, started = asyncio.get_running_loop(), False
-        try:
-            async with asyncio.timeout_at(deadline) as timer:
-                # A slow client uses up its own time, not the worker's.
-                upload.turn = lambda worker: timer.reschedule(
-                    loop.time() + self._settings.deadline_seconds if worker else None
-                )
-                async with self._session.request(
-                    request.method,
-                    URL(f"http://{address}{route.target}", encoded=True),
-                    headers=headers,
-                    data=upload.body(),
-                    allow_redirects=False,
-                ) as answer:
-                    upload.turn = _nobody
-                    timer.reschedule(None)  # from here on, progress is what counts
-                    if answer.status in (429, 503) and upload.replayable:
-                        raise _Failed(Failure.BUSY, f"answered {answer.status}", await _whole(answer))
-                    started = True
-                    return await self._relay(request, answer)
-        except _ClientGone:
-            raise
-        except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
-            if upload.fault is not None:
-                # An answer under way can only be broken off: a second one must not follow it.
-                raise _ClientGone(str(upload.fault)) if started else upload.fault from error
-            text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-            if isinstance(error, aiohttp.ClientConnectorError):
-                text = f"{address}: {error.os_error.strerror or error.os_error}"
-            raise _Failed(_failure(error, started), text) from error
-        finally:
-            upload.turn = _nobody
-
-    async def _relay(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, reason=answer.reason)
-        response.headers.clear()
-        response.headers.extend(downstream_fields(list(answer.headers.items())))
-        if answer.content_length is not None and (answer.status not in (204, 304)):
-            response.content_length = answer.content_length
-        if self.draining:
-            response.force_close()
-        await self._deliver(request, response.prepare(request))
-        if request.method != hdrs.METH_HEAD:
-            async for chunk in answer.content.iter_any():
-                await self._deliver(request, response.write(chunk))
-        await self._deliver(request, response.write_eof())
-        return response
-
-    async def _deliver(self, request: web.BaseRequest, writing: Awaitable[object]) -> None:
-        """Writes to the client. One that left, or reads nothing for `stall_seconds`, is not the worker's fault."""
-        try:
-            async with asyncio.timeout(self._settings.stall_seconds):
-                await writing
-        except (TimeoutError, ConnectionError) as error:
-            if request.transport is not None:
-                request.transport.abort()  # what is unsent would otherwise hold the connection open
-            raise _ClientGone("the client does not take its answer") from error
-
-    async def _continue(self, request: web.BaseRequest) -> None:
-        """There is a worker, and the size is right: now the body may come."""
-        expect = request.headers.get(hdrs.EXPECT)
-        if expect is None:
-            return
-        if expect.lower() != "100-continue":
-            raise UnknownExpectation(f"Expect: {expect}: only 100-continue is understood")
-        if request.transport is not None and request.version >= aiohttp.HttpVersion11:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    async def _read(self, request: web.BaseRequest) -> Upload:
-        chunks: list[bytes] = []
-        size = 0
-        body = self._chunks(request)
-        async for chunk in body:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size >= self._settings.replay_bytes and size != request.content_length:
-                return Upload(b"".join(chunks), body, request.content_length)
-        return Upload(b"".join(chunks), None, size)
-
-    async def _chunks(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        """The body as it comes, counted and timed. Raises BodyTooLarge, BadRequest, ConnectionError."""
-        received = 0
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.stall_seconds):
-                    chunk = await request.content.readany()
-            except TimeoutError as error:
-                raise BadRequest(f"the upload stood still for {self._settings.stall_seconds:g} s") from error
-            except aiohttp.ClientPayloadError as error:
-                raise ConnectionResetError("the client broke off its upload") from error
-            if not chunk:
-                return
-            received += len(chunk)
-            if received > self._settings.max_body:
-                raise too_large(self._settings.max_body)
-            yield chunk
-
-
-class _ClientGone(ConnectionResetError):
-    """The client broke off. The server it came through takes a ConnectionError for the end of the connection."""
-
-
-class _Failed(Exception):
-    """One attempt failed. `answer`: what the worker said, to be passed on when nobody else is there to ask."""
-
-    def __init__(self, failure: Failure, text: str, answer: web.Response | None = None) -> None:
+    def __init__(
+        self, failure: Failure, text: str, *, stale: bool = False, refusal: tuple[AnswerHead, bytes] | None = None
+    ) -> None:
         super().__init__(text)
-        self.failure, self.answer = failure, answer
+        self.failure, self.stale, self.refusal = failure, stale, refusal
 
-    def error(self) -> Exception:
+    def error(self) -> ProxyError:
         if self.failure is Failure.TIMEOUT:
             return DeadlineExceeded("the worker did not answer in time")
         return WorkerLost(f"the worker was lost, and no other one could take the upload: {self}")
 
 
-def _failure(error: Exception, started: bool) -> Failure:
-    if started:
-        return Failure.STARTED
-    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
-        return Failure.NOT_SENT
-    return Failure.TIMEOUT if isinstance(error, TimeoutError) else Failure.BROKEN
+class Forwarder:
+    """What all exchanges share."""
+
+    def __init__(self, settings: ProxySettings, resolver: Resolver, reactor: Reactor) -> None:
+        self.settings, self.resolver, self.reactor = settings, resolver, reactor
+        self.links = Links(reactor)
+        self.holding = Holding(settings.replay_bytes, settings.held_bytes, settings.splice)
+        self.budget = Budget()
+        self.draining = False  # answers then say that their connection ends
+
+    def close(self) -> None:
+        self.links.close()
+        self.holding.close()
 
 
-async def _whole(answer: aiohttp.ClientResponse) -> web.Response:
-    return web.Response(
-        status=answer.status,
-        reason=answer.reason,
-        headers=downstream_fields(list(answer.headers.items())),
-        body=await answer.read(),
-    )
+class Exchange:
+    """`status`, `worker`, `retries`, `received`, `sent`: what became of it, for those who count and write logs.
+
+    `reusable`: the client's connection is at the end of the request, and `rest` is what came after it. `started`: the client
+    has heard the beginning of an answer.
+    """
+
+    status = retries = received = sent = 0
+    worker, rest, reusable, started = "", b"", False, False
+    _interims = 0
+    _framed = True  # the client can see whether it got all of the answer
+    _pool: Pool | None = None
+    _upstream: Upstream
+
+    def __init__(
+        self, door: Forwarder, task: Task, client: Stream, head: RequestHead, route: Route, added: bytes, origin: bytes
+    ) -> None:
+        """`origin`: lines for the worker; `added`: lines for both."""
+        self._door, self._task, self._client, self._head, self._route = door, task, client, head, route
+        self._added, self._origin, self._began = added, origin, task.now
+
+    async def run(self, first: bytes) -> None:
+        """`first`: what came along with the head. Raises ProxyError, ClientGone, AnswerBroken."""
+        settings, head, service = self._door.settings, self._head, self._route.service
+        expects = b"expect" in head.noted and head.expects
+        self._upload = upload = Upload(
+            self._task, self._client, head, first, self._door.holding, settings.max_body, settings.stall_seconds
+        )
+        try:
+            if not upload.whole:
+                if not self._door.resolver.has(service):
+                    await self._somebody(settings.wait_seconds)
+                if expects and not first:
+                    await self._client.send(CONTINUE)
+                await upload.hold()
+            # Chosen only now: an upload may take long, and who was the right one at its beginning may be gone at its end.
+            chosen = self._door.resolver.choose_now(service) or await self._somebody(settings.wait_seconds)
+            await self._attempts(chosen)
+            self.reusable = head.keep_alive and upload.whole
+        finally:
+            self.rest = upload.rest
+            self.received = upload.received
+            upload.close()
+
+    async def _attempts(self, chosen: tuple[Pool, Upstream]) -> None:
+        door, reactor, upload = self._door, self._door.reactor, self._upload
+        deadline = reactor.now + door.settings.deadline_seconds
+        door.budget.request(reactor.now)
+        tried: set[str] = set()
+        while True:
+            pool, upstream = self._pool, self._upstream = chosen
+            pool.started(upstream, reactor.now)
+            outcome = Outcome.ABANDONED
+            worker = door.links.take(upstream)
+            fresh = worker is None
+            try:
+                if worker is None:
+                    worker = await self._connected(upstream, deadline)
+                elif not (upload.whole and upload.replayable) and worker.peek():
+                    worker.close()  # it ended meanwhile, and this upload cannot be sent twice
+                    worker = await self._connected(upstream, deadline)
+                worker.task = self._task
+                await self._ask(worker, deadline)
+                return
+            except Failed as failed:
+                last = failed
+                if failed.stale and not fresh:
+                    # The worker closed it as we began to use it, which says nothing of the worker.
+                    door.links.forget(upstream)
+                    continue
+                # Busy is not ill: it answered.
+                outcome = Outcome.ANSWERED if failed.failure is Failure.BUSY else Outcome.CONNECTION
+            finally:
+                self._finished(outcome)
+            log.info("%s %s at %s: %s", self._head.method.decode(), self._route.target, upstream.instance.address, last)
+            if self.started:
+                raise AnswerBroken("the worker broke off in the middle of its answer", self._framed)
+            tried.add(upstream.instance.id)
+            again = await self._another(last, tried, deadline)
+            if again is None:
+                if last.refusal is None:
+                    raise last.error()
+                await self._pass_on(*last.refusal)
+                return
+            self.retries += 1
+            chosen = again
+
+    async def _another(self, last: Failed, tried: set[str], deadline: float) -> tuple[Pool, Upstream] | None:
+        """Whom to try next; None: nobody."""
+        door, service = self._door, self._route.service
+        if not may_retry(last.failure, self._upload.replayable) or not door.budget.spend(door.reactor.now):
+            return None
+        chosen = door.resolver.choose_now(service, tried)
+        # A worker that is gone may already be missing from the list: whoever is left, or comes, is the next.
+        # To a cluster at its limit nobody comes; to wait would only hold the upload longer.
+        full = last.refusal is not None and last.refusal[0].status == 429
+        wait = min(door.settings.wait_seconds, deadline - door.reactor.now)
+        if chosen is None and not full and wait > 0 and await self._available(wait, tried):
+            chosen = door.resolver.choose_now(service, tried)
+        return chosen
+
+    def _finished(self, outcome: Outcome) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.finished(self._upstream, outcome, self._door.reactor.now)
+
+    async def _somebody(self, seconds: float) -> tuple[Pool, Upstream]:
+        """A worker, if need be a little later. Raises NoWorker, NotFound."""
+        if await self._available(seconds, ()):
+            chosen = self._door.resolver.choose_now(self._route.service)
+            if chosen is not None:
+                return chosen
+        raise no_worker(self._route, self._door.resolver)
+
+    async def _available(self, seconds: float, tried: set[str] | tuple[()]) -> bool:
+        self._task.deadline = inf  # this wait has its own end
+        return await asyncio.ensure_future(self._door.resolver.available(self._route.service, seconds, tried))
+
+    async def _connected(self, upstream: Upstream, deadline: float) -> Stream:
+        address, door = upstream.instance.address, self._door
+        self._task.deadline = min(deadline, door.reactor.now + door.settings.connect_seconds)
+        try:
+            return await door.links.open(self._task, address)
+        except TimeoutError:
+            raise Failed(Failure.NOT_SENT, f"{address} cannot be reached") from None
+        except OSError as error:
+            raise Failed(Failure.NOT_SENT, f"{address}: {error.strerror or error}") from error
+
+    async def _ask(self, worker: Stream, deadline: float) -> None:
+        """The request to the worker, its answer to the client. Raises Failed, and what `run` raises."""
+        client, upload, task = self._client, self._upload, self._task
+        head = self._head.to_worker(self._route.target_bytes, upload.length, self._added, self._origin)
+        piece, heard = upload.piece, False
+        task.deadline = deadline
+        try:
+            if piece is None:
+                held, seconds = upload.whole, self._door.settings.deadline_seconds
+                await upload.send(worker, head, seconds)
+                if not held:  # a slow client has used up its own time, not the worker's
+                    task.deadline = task.now + seconds
+            elif (sent := worker.try_send_two(head, piece)) < len(head) + len(piece):
+                await worker.send_rest(head + piece, sent, True)
+            data = None
+            while data is None:
+                while not worker.readable:
+                    if client.ended and upload.whole:
+                        raise ClientGone("the client did not wait for its answer")
+                    await event()
+                data = worker.try_recv(READ_BYTES)
+            if not data:
+                raise ConnectionResetError("it closed the connection without an answer")
+            heard = True
+            await self._answer(worker, data)
+        except WorkerAnswersBadly as error:
+            raise Failed(Failure.BROKEN, str(error)) from error
+        except TimeoutError:
+            raise Failed(Failure.TIMEOUT, "no answer in time") from None
+        except ClientGone:
+            raise
+        except OSError as error:
+            text = error.strerror or str(error) or type(error).__name__
+            raise Failed(Failure.BROKEN, text, stale=not heard and upload.replayable) from error
+        finally:
+            if worker.task is not None:  # it was not put back to rest
+                worker.close()
+
+    async def _answer(self, worker: Stream, data: bytes) -> None:
+        """Passes on the answer that begins with `data`."""
+        end = data.find(END)
+        while end < 0:
+            data = await self._more_head(worker, data)
+            end = data.find(END)
+        answer = parse_answer(data[:end], self._head.method)
+        data = data[end + 4 :]
+        if answer.status < 200:
+            await self._interim(worker, answer, data)
+            return
+        upload, length, client, task = self._upload, answer.length, self._client, self._task
+        if load := answer.noted.get(b"endpoint-load-metrics"):
+            assert self._pool is not None
+            getattr(self._pool,'reported',print)(self._upstream, load)
+        if answer.status in (429, 503) and upload.replayable:
+            await self._refused(worker, answer, data)
+        self.status = answer.status
+        task.deadline = task.now + self._door.settings.stall_seconds
+        lines, chunked = self._lines(answer)
+        if length is not None and 0 <= length <= len(data):
+            self._answered(worker, answer, length == len(data))
+            self.started, self.sent = True, length
+            out = lines + data[:length]
+            if (sent := client.try_send(out)) < len(out):
+                await self._deliver(out[sent:])
+        elif length is None:
+            self._answered(worker, answer, await self._relay_chunks(worker, lines, data, chunked))
+        else:
+            self._answered(worker, answer, await self._relay(worker, lines, data, length, chunked))
+
+    def _answered(self, worker: Stream, answer: AnswerHead, exact: bool) -> None:
+        """The answer was read to its end: the connection rests, unless either side has more to say."""
+        if exact and answer.keep_alive and self._upload.whole:
+            self._door.links.give(self._upstream, worker)
+        else:
+            worker.close()
+        self._finished(Outcome.GATEWAY if answer.status in (502, 504) else Outcome.ANSWERED)
+
+    def _lines(self, answer: AnswerHead) -> tuple[bytes, bool]:
+        """-> the head of the answer as it goes to the client, whether its body is sent in chunks."""
+        head, chunked, framing = self._head, False, b""
+        # What is left of an upload must not be taken for the next request.
+        keep_alive = head.keep_alive and self._upload.whole and not self._door.draining
+        if answer.length is None or answer.length < 0:
+            if head.http11:
+                framing, chunked = b"Transfer-Encoding: chunked\r\n", True
+            else:
+                keep_alive = self._framed = False
+        if not keep_alive:
+            head.keep_alive = False
+            framing += b"Connection: close\r\n"
+        elif not head.http11:
+            framing += b"Connection: keep-alive\r\n"
+        timing = b"Server-Timing: proxy;dur=%.3f\r\n" % ((self._door.reactor.now - self._began) * 1000)
+        return answer.to_client(framing, self._added, timing), chunked
+
+    async def _more_head(self, worker: Stream, data: bytes) -> bytes:
+        if len(data) > MAX_ANSWER_HEAD:
+            raise WorkerAnswersBadly("the head of the worker's answer has no end")
+        more = await self._more(worker)
+        if not more:
+            raise ConnectionResetError("it broke off in its answer's head")
+        return data + more
+
+    async def _interim(self, worker: Stream, answer: AnswerHead, data: bytes) -> None:
+        """1xx: passed on, but for the 100 that was ours to say. 101 makes a tunnel of the two connections."""
+        if answer.status == 101:
+            if not self._head.upgrade:
+                raise WorkerAnswersBadly("the worker switches protocols, which nobody asked it to")
+            await self._switch(worker, answer, data)
+            return
+        self._interims += 1
+        if self._interims > MAX_INTERIMS:
+            raise WorkerAnswersBadly("the worker has more to say before its answer than in it")
+        if answer.status != 100 and self._head.http11:
+            await self._client.send(answer.to_client())
+        await self._answer(worker, data or await self._more_head(worker, data))
+
+    async def _refused(self, worker: Stream, answer: AnswerHead, data: bytes) -> None:
+        """Keeps a short refusal, and raises Failed: somebody else is to be asked. A long one is passed on at once."""
+        length = answer.length
+        if length is None or not 0 <= length <= MAX_KEPT_ANSWER:
+            return
+        while len(data) < length:
+            more = await self._more(worker)
+            if not more:
+                raise ConnectionResetError("it broke off in its answer")
+            data += more
+        assert self._pool is not None
+        getattr(self._pool,'busy',print)(self._upstream, self._task.now + _seconds(answer.noted.get(b"retry-after")))
+        self._answered(worker, answer, len(data) == length)
+        raise Failed(Failure.BUSY, f"it answered {answer.status}", refusal=(answer, data[:length]))
+
+    async def _relay(self, worker: Stream, lines: bytes, data: bytes, length: int, chunked: bool) -> bool:
+        """A body of `length` bytes, or (-1) up to the connection's end. Whether the connection is at its end exactly."""
+        left, turns = length if length >= 0 else inf, 0
+        while True:
+            exact = len(data) <= left
+            data = data if exact else data[: int(left)]
+            left -= len(data)
+            self.sent += len(data)
+            await self._deliver(lines + (chunk(data) if chunked and data else data))
+            lines = b""
+            if not left:
+                return exact
+            data = await self._more(worker)
+            if not data:
+                if left != inf:
+                    raise ConnectionResetError("it broke off in its answer")
+                if chunked:
+                    await self._deliver(LAST)
+                return False
+            turns += 1
+            if turns % 16 == 0:
+                await self._task.others()
+
+    async def _relay_chunks(self, worker: Stream, lines: bytes, data: bytes, chunked: bool) -> bool:
+        dechunker, turns = Dechunker(), 0
+        while True:
+            pieces = [lines]
+            try:
+                for piece in dechunker.feed(data):
+                    self.sent += len(piece)
+                    pieces.append(chunk(piece) if chunked else piece)
+            except BadRequest as error:
+                await self._deliver(b"".join(pieces))
+                raise WorkerAnswersBadly(f"its answer is malformed: {error}") from None
+            if dechunker.done and chunked:
+                pieces.append(LAST)
+            await self._deliver(b"".join(pieces))
+            if dechunker.done:
+                return not dechunker.rest
+            lines = b""
+            data = await self._more(worker)
+            if not data:
+                raise ConnectionResetError("it broke off in its answer")
+            turns += 1
+            if turns % 16 == 0:
+                await self._task.others()
+
+    async def _more(self, worker: Stream) -> bytes:
+        """What the worker says next; nothing at its end."""
+        if self.started:
+            self._task.deadline = self._task.now + self._door.settings.stall_seconds
+        while True:
+            while not worker.readable:
+                if self._client.ended and self._upload.whole:
+                    raise ClientGone("the client did not wait for the end of its answer")
+                await event()
+            data = worker.try_recv(READ_BYTES)
+            if data is not None:
+                return data
+
+    async def _deliver(self, data: bytes) -> None:
+        """To the client. One that left, or reads nothing for so long, is not the worker's fault."""
+        self.started = True
+        self._task.deadline = self._task.now + self._door.settings.stall_seconds
+        try:
+            if data:
+                await self._client.send(data)
+        except (TimeoutError, OSError) as error:
+            raise ClientGone("the client does not take its answer") from error
+
+    async def _pass_on(self, answer: AnswerHead, data: bytes) -> None:
+        """A refusal that was kept while others were asked: nobody else was there."""
+        self.status, self.sent = answer.status, len(data)
+        lines, _ = self._lines(answer)
+        await self._deliver(lines + data)
+
+    async def _switch(self, worker: Stream, answer: AnswerHead, data: bytes) -> None:
+        """To a WebSocket: from here on it is bytes, both ways, until either side ends it."""
+        self.status, self._head.keep_alive, self._framed = 101, False, False
+        await self._deliver(answer.to_client(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", self._added) + data)
+        self.sent = await tunnel(self._task, self._client, self._upload.rest, worker)
 
 
-def check_length(request: web.BaseRequest, most: int) -> None:
-    if (request.content_length or 0) > most:
-        raise too_large(most)
+def _seconds(retry_after: bytes | None) -> float:
+    """Of a Retry-After field; a date, or none, counts as one second. At the most a minute is believed."""
+    return min(60.0, float(retry_after)) if retry_after is not None and retry_after.isdigit() else 1.0
 
 
-def too_large(most: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the upload is larger than {most} bytes, which is all that is accepted")
-
-
-def no_worker(route: Route, resolver: Resolver) -> Exception:
+def no_worker(route: Route, resolver: Resolver) -> ProxyError:
     """503 for a service that ought to be there; 404 for a name that nobody ever registered."""
     known = sorted(resolver.services())
     if route.named and route.service not in known and known:

@@ -1,78 +1,355 @@
-"""Heads on their way through: what is dropped, what is added, what is refused. Sans-io.
+"""Heads on their way through: what is refused, what is dropped, what is added. Sans-io.
 
-Heads are re-serialised, never copied raw; exactly one framing leaves us. Sources: RFC 9110 7.6 (connection-specific
-fields, Via), RFC 9112 6.1 and 6.3 (framing), RFC 7239's older cousins X-Forwarded-*.
+A head is read line by line against the grammar, judged, and written anew: nothing raw is ever passed on, and exactly one
+framing leaves us. A line is either wholly what RFC 9110 5 calls a field, or the request is refused: folded lines, a bare CR or
+LF, a space before the colon are no fields. Lines that were understood are remembered (docs/decisions/0013), since nearly
+all of them come again. Sources: RFC 9110 5 and 7.6 (fields, Connection, Via), RFC 9112 3 (request lines, targets, Host), 6.1
+and 6.3 (framing), RFC 7239 and its older cousins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping
+from functools import lru_cache
 
-from .errors import BadRequest, UnsupportedFraming, UnsupportedVersion
+from .errors import (
+    BadRequest,
+    HeadTooLarge,
+    TargetTooLong,
+    UnknownExpectation,
+    UnsupportedFraming,
+    UnsupportedVersion,
+    WorkerAnswersBadly,
+)
 
-Fields = list[tuple[str, str]]
+MAX_HEAD, MAX_FIELDS, MAX_TARGET = 16 * 1024, 100, 8 * 1024  # bytes, fields, bytes
+END = b"\r\n\r\n"
+VIA = b"Via: 1.1 fairway\r\n"
 
 HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-     "proxy-authenticate", "proxy-authorization", "expect")
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+     b"proxy-authenticate", b"proxy-authorization", b"expect")
 )  # fmt: skip
+FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"))
+REQUEST_DROPPED = (
+    HOP_BY_HOP | FORWARDED | {b"content-length", b"host", b"x-fairway-service", b"x-request-id", b"traceparent"}
+)
+REQUEST_NOTED = REQUEST_DROPPED | {b"accept", b"sec-websocket-key"}
+ANSWER_DROPPED = HOP_BY_HOP | {b"endpoint-load-metrics", b"x-request-id"}
+ANSWER_NOTED = ANSWER_DROPPED | {b"content-length", b"retry-after"}
+ONCE = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect", b"x-fairway-service"))
 # A client that could name these as connection-specific would make us strip what the worker relies on.
-NEVER_LISTED = frozenset(("content-length", "content-type", "host", "content-encoding", "authorization"))
-FORWARDED = frozenset(("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"))
-OURS = frozenset(("x-fairway-service",))
-VIA = "1.1 fairway"
+NEVER_LISTED = frozenset((b"content-length", b"content-type", b"host", b"content-encoding", b"authorization"))
+
+REMEMBERED, MEMORABLE = 4096, 256  # lines, bytes of one
+SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key"))
+
+REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]{0,31}) ([!-~]+) HTTP/(\d\.\d)")
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
+FIELD = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[\x21-\x7e\x80-\xff]+(?:[ \t]+(?=[\x21-\x7e\x80-\xff]))?)*)[ \t]*"
+)
+HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
-def check_framing(fields: Sequence[tuple[str, str]], version: tuple[int, int]) -> None:
-    """Refuses what two parsers could read in two ways. Raises BadRequest, UnsupportedFraming or UnsupportedVersion."""
-    if version not in ((1, 0), (1, 1)):
-        raise UnsupportedVersion(f"HTTP/{version[0]}.{version[1]}: only HTTP/1.1 and 1.0 are spoken here")
-    lengths = [value for name, value in fields if name.lower() == "content-length"]
-    codings = [value for name, value in fields if name.lower() == "transfer-encoding"]
-    hosts = [value for name, value in fields if name.lower() == "host"]
-    if len(lengths) > 1 or any(not (value.isascii() and value.isdigit()) for value in lengths):
-        raise BadRequest(f"Content-Length must be one whole number, not {', '.join(lengths)!r}")
-    if codings and lengths:
-        raise BadRequest("Content-Length and Transfer-Encoding exclude each other")
-    if codings and version < (1, 1):
-        raise BadRequest("Transfer-Encoding needs HTTP/1.1")
-    if codings and [value.strip().lower() for value in codings] != ["chunked"]:
-        raise UnsupportedFraming(f"Transfer-Encoding: {', '.join(codings)}: only chunked is understood")
-    if len(hosts) > 1 or (version >= (1, 1) and not hosts):
-        raise BadRequest(f"exactly one Host field is needed; there are {len(hosts)}")
+class Lines:
+    """Fields already understood, by their raw line: (lower-case name or None if it is of no interest, value, line to keep).
 
-
-def connection_listed(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """Names that Connection fields declare connection-specific. Raises BadRequest for the header-strip attack."""
-    named = _listed(fields)
-    if stolen := sorted(named & NEVER_LISTED):
-        raise BadRequest(f"Connection must not list {', '.join(stolen)}")
-    return frozenset(named - {"", "close"})
-
-
-def upstream_fields(fields: Sequence[tuple[str, str]], peer: str, scheme: str, length: int | None) -> Fields:
-    """The request head for a worker. `length`: of the body if known (0 sends none); None sends it chunked.
-
-    X-Forwarded-* are written anew: what an untrusted client says of its origin is worth nothing.
+    Bounded in number and size; credentials are not remembered.
     """
-    dropped = HOP_BY_HOP | FORWARDED | OURS | connection_listed(fields) | {"content-length"}
-    kept = [(name, value) for name, value in fields if name.lower() not in dropped]
-    host = next((value for name, value in fields if name.lower() == "host"), "")
-    kept += [("X-Forwarded-For", peer), ("X-Forwarded-Proto", scheme), ("X-Forwarded-Host", host), ("Via", VIA)]
-    if length is None:
-        kept.append(("Transfer-Encoding", "chunked"))
-    elif length:
-        kept.append(("Content-Length", str(length)))
-    return kept
+
+    def __init__(self, interesting: frozenset[bytes], dropped: frozenset[bytes]) -> None:
+        self._interesting, self._dropped = interesting, dropped
+        self._plain: dict[bytes, bytes] = {}
+        self._noted: dict[bytes, tuple[bytes, bytes, bytes]] = {}
+
+    def read(self, lines: list[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """-> noted: name -> value, kept: whole lines. Raises BadRequest."""
+        noted: dict[bytes, bytes] = {}
+        kept: list[bytes] = []
+        plain_lines, noted_lines = self._plain, self._noted
+        for line in lines:
+            plain = plain_lines.get(line)
+            if plain is None:
+                field = noted_lines.get(line) or self._learn(line)
+                if field is None:
+                    plain = plain_lines.get(line) or _kept(line)
+                else:
+                    name, value, plain = field
+                    if name in noted:
+                        if name in ONCE:
+                            raise BadRequest(f"{name.decode()} must be there once, not twice")
+                        value = noted[name] + b", " + value
+                    noted[name] = value
+                    if not plain:
+                        continue
+            kept.append(plain)
+        return noted, kept
+
+    def _learn(self, line: bytes) -> tuple[bytes, bytes, bytes] | None:
+        found = FIELD.fullmatch(line)
+        if found is None:
+            raise BadRequest(f"this is no header field: {shown(line)}")
+        name = found[1].lower()
+        field = None
+        if name in self._interesting:
+            field = name, found[2], b"" if name in self._dropped else _kept(line)
+        if len(line) <= MEMORABLE and name not in SECRET:
+            if len(self._plain) + len(self._noted) >= REMEMBERED:
+                self._plain.clear()
+                self._noted.clear()
+            if field is None:
+                self._plain[line] = _kept(line)
+            else:
+                self._noted[line] = field
+        return field
 
 
-def downstream_fields(fields: Sequence[tuple[str, str]]) -> Fields:
-    """The answer head for the client, without its framing."""
-    # A worker's odd Connection field is not the client's mistake: what must stay stays, and nothing is refused.
-    dropped = HOP_BY_HOP | (_listed(fields) - NEVER_LISTED) | {"content-length"}
-    return [(name, value) for name, value in fields if name.lower() not in dropped] + [("Via", VIA)]
+def _kept(line: bytes) -> bytes:
+    name, _, value = line.partition(b":")
+    return b"%b: %b\r\n" % (name, value.strip(b" \t"))
 
 
-def _listed(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
-    tokens = (token for name, value in fields if name.lower() == "connection" for token in value.split(","))
-    return frozenset(token.strip().lower() for token in tokens)
+class RequestHead:
+    """`length`: of the body in bytes; None: chunked. `noted`: lower-case name -> value of the fields that matter here.
+
+    `kept`: what goes on to the worker, as the pieces of its lines.
+    """
+
+    __slots__ = ("host", "http11", "keep_alive", "kept", "length", "method", "noted", "target", "upgrade")
+
+    def __init__(
+        self, method: bytes, target: bytes, host: bytes, http11: bool, length: int | None,
+        noted: dict[bytes, bytes], kept: list[bytes],
+    ) -> None:  # fmt: skip
+        self.method, self.target, self.host, self.http11, self.length = method, target, host, http11, length
+        self.noted, self.kept = noted, kept
+        self.keep_alive = http11
+        self.upgrade = False
+        if b"connection" in noted:
+            self._connection(noted[b"connection"].lower())
+
+    def _connection(self, value: bytes) -> None:
+        if value == b"keep-alive":
+            self.keep_alive = True
+            return
+        if value == b"close":
+            self.keep_alive = False
+            return
+        listed = {token.strip(b" \t") for token in value.split(b",")}
+        if stolen := sorted(listed & NEVER_LISTED):
+            raise BadRequest(f"Connection must not list {b', '.join(stolen).decode()}")
+        self.keep_alive = b"close" not in listed and (self.http11 or b"keep-alive" in listed)
+        self.kept = without(self.kept, listed)
+        self.upgrade = (
+            b"upgrade" in listed
+            and self.noted.get(b"upgrade", b"").lower() == b"websocket"
+            and b"sec-websocket-key" in self.noted
+            and self.method == b"GET"
+            and self.length == 0
+        )
+
+    @property
+    def expects(self) -> bool:
+        """Whether the body comes only when we say so. Raises UnknownExpectation."""
+        expect = self.noted.get(b"expect")
+        if expect is None:
+            return False
+        if expect.lower() != b"100-continue":
+            raise UnknownExpectation(f"Expect: {shown(expect)}: only 100-continue is understood")
+        return self.http11  # RFC 9110 10.1.1: of HTTP/1.0 it is ignored
+
+    def to_worker(self, target: bytes, length: int | None, *added: bytes) -> bytes:
+        """`length`: of the body that will follow; None sends it chunked. `added`: whole lines."""
+        if self.upgrade:
+            framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        elif length is None:
+            framing = b"Transfer-Encoding: chunked\r\n\r\n"
+        elif length or self.method not in BODYLESS:
+            framing = b"Content-Length: %d\r\n\r\n" % length
+        else:
+            framing = b"\r\n"
+        return b"".join(
+            (self.method, b" ", target, b" HTTP/1.1\r\nHost: ", self.host, b"\r\n", *self.kept, *added, framing)
+        )
+
+
+BODYLESS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"))  # no body is meant where none is announced
+
+
+REQUEST_LINES, ANSWER_LINES = Lines(REQUEST_NOTED, REQUEST_DROPPED), Lines(ANSWER_NOTED, ANSWER_DROPPED)
+
+
+def parse_request(raw: bytes) -> RequestHead:
+    """`raw`: the request line and the fields, up to the empty line. Raises BadRequest and its like, each with its own status."""
+    first, *lines = raw.split(b"\r\n")
+    method, target, http11 = _request_line(first) if len(first) <= MEMORABLE else _read_request_line(first)
+    if len(lines) > MAX_FIELDS:
+        raise HeadTooLarge(f"{len(lines)} fields in the head; at most {MAX_FIELDS} are read")
+    noted, kept = REQUEST_LINES.read(lines)
+    host = noted.get(b"host")
+    if host is None:
+        if http11:
+            raise BadRequest("exactly one Host field is needed; there is none")
+        host = b""
+    if target[:1] != b"/":
+        target, host = _absolute(method, target, host)
+    return RequestHead(method, target, host, http11, _request_length(noted, http11), noted, kept)
+
+
+def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
+    """-> method, target, whether it is HTTP/1.1."""
+    found = REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise BadRequest(f"this is no request line: {shown(line)}")
+    method, target, version = found[1], found[2], found[3]
+    if version not in (b"1.1", b"1.0"):
+        remedy = "; a gRPC client asks for a worker's address (GET /), and calls it" if version == b"2.0" else ""
+        raise UnsupportedVersion(f"HTTP/{version.decode()}: only HTTP/1.1 and 1.0 are spoken here{remedy}")
+    if len(target) > MAX_TARGET:
+        raise TargetTooLong(f"the request target has {len(target)} bytes; at most {MAX_TARGET} are read")
+    if b"#" in target:
+        raise BadRequest(f"{shown(target)}: a fragment is not for a server")
+    return method, target, version == b"1.1"
+
+
+_request_line = lru_cache(1024)(_read_request_line)
+
+
+def _request_length(noted: Mapping[bytes, bytes], http11: bool) -> int | None:
+    length = noted.get(b"content-length")
+    if b"transfer-encoding" not in noted:
+        return 0 if length is None else _length(length)
+    if length is not None:
+        raise BadRequest("Content-Length and Transfer-Encoding exclude each other")
+    if not http11:
+        raise BadRequest("Transfer-Encoding needs HTTP/1.1")
+    if noted[b"transfer-encoding"].lower() != b"chunked":
+        raise UnsupportedFraming(f"Transfer-Encoding: {shown(noted[b'transfer-encoding'])}: only chunked is understood")
+    return None
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise BadRequest(f"Content-Length must be one whole number, not {shown(value)}")
+    return int(value)
+
+
+def _absolute(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
+    """-> path and query, authority: that of an absolute target wins over the Host field (RFC 9112 3.2.2)."""
+    scheme, slashes, rest = target.partition(b"://")
+    if not slashes or scheme.lower() not in (b"http", b"https") or not target.isascii() or b"#" in target:
+        raise BadRequest(f"{method.decode()} {shown(target)}: the request target must be a path")
+    cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+    authority, path = rest[:cut], rest[cut:]
+    if not authority or b"@" in authority:
+        raise BadRequest(f"{method.decode()} {shown(target)}: no host, or more than a host")
+    return path if path[:1] == b"/" else b"/" + path, authority
+
+
+def without(kept: list[bytes], names: set[bytes]) -> list[bytes]:
+    """The lines but those of `names` (lower case)."""
+    return [line for line in kept if line.partition(b":")[0].lower() not in names]
+
+
+@lru_cache(4096)
+def origin(peer: str, scheme: str, host: bytes, before: bytes = b"") -> bytes:
+    """The lines that tell a worker where a request came from. Raises BadRequest for a host that is none.
+
+    Written anew: what a client says of its origin is worth nothing. `before`: the X-Forwarded-For of a proxy that is
+    trusted, to which its own address is added.
+    """
+    if not HOST.fullmatch(host):
+        raise BadRequest(f"Host: {shown(host)} is not a host")
+    node = f'"[{peer}]"' if ":" in peer else peer or "unknown"
+    quoted = b'"%b"' % host if host else b'""'
+    chain = b"".join(b"for=%b, " % _node(node) for node in before.split(b",") if node.strip())
+    return (
+        b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+        b"Forwarded: %bfor=%b;host=%b;proto=%b\r\n"
+        % (
+            before + b", " if before else b"",
+            peer.encode(),
+            scheme.encode(),
+            host,
+            chain,
+            node.encode(),
+            quoted,
+            scheme.encode(),
+        )
+    ) + VIA
+
+
+def _node(text: bytes) -> bytes:
+    text = text.strip()
+    return b'"%b"' % text.replace(b'"', b"") if not re.fullmatch(rb"[A-Za-z0-9._-]+", text) else text
+
+
+class AnswerHead:
+    """A worker's. `length`: of the body; None: chunked; -1: up to the end of the connection. `kept`: lines for the client."""
+
+    __slots__ = ("first", "keep_alive", "kept", "length", "noted", "status")
+
+    def __init__(
+        self,
+        status: int,
+        first: bytes,
+        length: int | None,
+        keep_alive: bool,
+        noted: dict[bytes, bytes],
+        kept: list[bytes],
+    ) -> None:
+        self.status, self.first, self.length, self.keep_alive = status, first, length, keep_alive
+        self.noted, self.kept = noted, kept
+
+    def to_client(self, *added: bytes) -> bytes:
+        """`added`: whole lines, the framing among them."""
+        return b"".join((self.first, *self.kept, *added, VIA, b"\r\n"))
+
+
+@lru_cache(1024)
+def _status_line(line: bytes) -> tuple[int, bytes, bool]:
+    """-> status, the line as we write it, whether it is HTTP/1.1."""
+    found = STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise WorkerAnswersBadly(f"the worker's answer is not HTTP/1: {shown(line)}")
+    return int(found[2]), b"HTTP/1.1 %b %b\r\n" % (found[2], found[3] or b""), found[1] == b"1"
+
+
+def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
+    """`raw`: the status line and the fields, up to the empty line; `method`: of the request. Raises WorkerAnswersBadly."""
+    first, *lines = raw.split(b"\r\n")
+    status, ours, http11 = _status_line(first)
+    try:
+        noted, kept = ANSWER_LINES.read(lines)
+        length = _answer_length(noted, status, method)
+    except BadRequest as error:
+        raise WorkerAnswersBadly(f"the worker's answer is malformed: {error}") from None
+    keep_alive = http11
+    if b"connection" in noted:
+        listed = {token.strip(b" \t") for token in noted[b"connection"].lower().split(b",")}
+        keep_alive = b"close" not in listed and (http11 or b"keep-alive" in listed)
+        # A worker's odd Connection field is not the client's mistake: what must stay stays, and nothing is refused.
+        if listed - {b"close", b"keep-alive", b"upgrade"}:
+            kept = without(kept, listed - NEVER_LISTED)
+    return AnswerHead(status, ours, length, keep_alive and length != -1, noted, kept)
+
+
+def _answer_length(noted: Mapping[bytes, bytes], status: int, method: bytes) -> int | None:
+    coding, length = noted.get(b"transfer-encoding"), noted.get(b"content-length")
+    if coding is not None and length is not None:
+        raise BadRequest("Content-Length and Transfer-Encoding exclude each other")
+    said = None if length is None else _length(length)
+    if status < 200 or status in (204, 304) or method == b"HEAD":
+        return 0
+    if coding is not None:
+        if coding.lower() != b"chunked":
+            raise BadRequest(f"Transfer-Encoding: {shown(coding)}")
+        return None
+    return -1 if said is None else said
+
+
+def shown(value: bytes) -> str:
+    """For a message: at most 80 characters, nothing that a terminal would obey."""
+    return ascii(value[:80].decode("latin-1"))[1:-1]

@@ -10,6 +10,7 @@ anything else                           what the mode says
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 from urllib.parse import unquote
 
@@ -28,6 +29,10 @@ class Route:
     service: str
     target: str
     named: bool = False
+
+    @cached_property
+    def target_bytes(self) -> bytes:
+        return self.target.encode("ascii")
 
 
 def route(mode: Mode, method: str, target: str, header_service: str | None, default_service: str) -> Route:

@@ -1,0 +1,62 @@
+"""Where uploads are held until they are answered: buffers for small ones, the kernel's pipes for large ones; so much in all.
+
+What is held can be sent once more, to another worker. What finds no room goes through without being held.
+"""
+
+from __future__ import annotations
+
+from .pipes import AVAILABLE, Pipe, Pipes, tee
+
+SMALL_BYTES = 48 * 1024  # up to here a copy is cheaper than a pipe
+RESTING = 64  # buffers and pipes kept for the next upload
+
+
+class Holding:
+    """`held` of at most `most` bytes. `window`: of one upload."""
+
+    def __init__(self, window: int, most: int, splice: bool) -> None:
+        self.window, self.most, self.held = window, most, 0
+        self.splice = splice and AVAILABLE
+        self._buffers: list[bytearray] = []
+        self.pipes = (
+            Pipes(max(window, SMALL_BYTES)) if self.splice and tee is not None and window > SMALL_BYTES else None
+        )
+        self.passing = Pipes(64 * 1024) if self.splice else None  # for what is not held
+
+    def reserve(self, count: int) -> bool:
+        if self.held + count > self.most:
+            return False
+        self.held += count
+        return True
+
+    def release(self, count: int) -> None:
+        self.held -= count
+
+    def buffer(self) -> bytearray:
+        """SMALL_BYTES of memory; `give_back` it."""
+        return self._buffers.pop() if self._buffers else bytearray(SMALL_BYTES)
+
+    def give_back(self, buffer: bytearray) -> None:
+        if len(self._buffers) < RESTING:
+            self._buffers.append(buffer)
+
+    def pipe(self) -> Pipe | None:
+        """One for an upload to be held; None where that cannot be done."""
+        try:
+            return self.pipes.take() if self.pipes is not None else None
+        except OSError:  # no files left: it goes through without being held
+            return None
+
+    def give_pipe(self, pipe: Pipe) -> None:
+        """Back, with what is in it."""
+        assert self.pipes is not None
+        pipe.forget()
+        self.pipes.give(pipe)
+
+    def close(self) -> None:
+        for pipes in (self.pipes, self.passing):
+            if pipes is not None:
+                pipes.close()
+
+    def __repr__(self) -> str:
+        return f"<Holding {self.held} of {self.most} bytes>"

@@ -1,0 +1,240 @@
+"""A non-blocking socket on the reactor: what was read and written at once, and what has to be waited for.
+
+Every method tries its system call first. EAGAIN, or a read that brought less than there was room for, means that nothing is
+left, and the next edge will come (man 7 epoll); once the other side has ended there are no more edges, and only a read of
+nothing tells the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from .reactor import Reactor, Task, event
+
+Buffer = bytes | bytearray | memoryview
+RESET = struct.pack("ii", 1, 0)  # linger, for no time: man 7 socket
+JOIN_BYTES = 8192  # up to here copying two buffers into one costs less than a scattered write
+
+
+class Stream:
+    """`task`: who is told of news; None while it rests in a pool, where any news is its end (`on_stir` is called)."""
+
+    __slots__ = ("_reactor", "_recv", "_recv_into", "_send", "closed", "ended", "fd", "on_stir", "readable", "sock",
+                 "task", "writable")  # fmt: skip
+    spliceable = True
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None) -> None:
+        self._reactor, self.sock, self.task = reactor, sock, task
+        self.fd = sock.fileno()
+        self.readable = self.ended = self.closed = False
+        self.writable = True
+        self.on_stir: Callable[[Stream], None] | None = None
+        self._recv, self._recv_into, self._send = sock.recv, sock.recv_into, sock.send
+        reactor.add(self)
+
+    async def handshake(self, task: Task, seconds: float) -> bool:
+        """Before the first byte; nothing to be done here. Whether the other side may go on."""
+        return True
+
+    async def recv(self, size: int) -> bytes:
+        """Some bytes, at the most `size`; none at the end. Raises ConnectionError, TimeoutError."""
+        while True:
+            while not self.readable:
+                await event()
+            try:
+                data = self._recv(size)
+            except BlockingIOError:
+                self.readable = False
+                continue
+            if len(data) < size and not self.ended:
+                self.readable = False
+            return data
+
+    def try_recv(self, size: int) -> bytes | None:
+        """Like `recv`; None when nothing is there now."""
+        try:
+            return self._recv(size)
+        except BlockingIOError:
+            self.readable = False
+            return None
+
+    async def recv_into(self, view: memoryview) -> int:
+        """Like `recv`, into `view`, which must have room; how many bytes came."""
+        while True:
+            while not self.readable:
+                await event()
+            try:
+                count = self._recv_into(view)
+            except BlockingIOError:
+                self.readable = False
+                continue
+            if count < len(view) and not self.ended:
+                self.readable = False
+            return count
+
+    async def send(self, data: Buffer, listening: bool = False) -> bool:
+        """All of it. `listening`: no more of it once the other side has something to say; False then."""
+        return await self.send_rest(data, self.try_send(data), listening)
+
+    async def send_rest(self, data: Buffer, sent: int, listening: bool = False) -> bool:
+        """What follows the first `sent` bytes."""
+        if sent < len(data):
+            view = memoryview(data)
+            while sent < len(data):
+                while not self.writable:
+                    if listening and self.readable:
+                        return False
+                    await event()
+                sent += self.try_send(view[sent:])
+        return True
+
+    def try_send(self, data: Buffer) -> int:
+        """As much as the socket takes now."""
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            self.writable = False
+            return 0
+        if sent < len(data):
+            self.writable = False
+        return sent
+
+    def try_send_two(self, first: bytes, second: Buffer) -> int:
+        """Both in one system call."""
+        if len(second) <= JOIN_BYTES:
+            return self.try_send(first + second)
+        try:
+            sent = self.sock.sendmsg((first, second))
+        except BlockingIOError:
+            self.writable = False
+            return 0
+        if sent < len(first) + len(second):
+            self.writable = False
+        return sent
+
+    def peek(self) -> bool:
+        """Whether the other side has said anything, or ended, by now. Asks the kernel."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def rest(self, on_stir: Callable[[Stream], None]) -> None:
+        """Into a pool: from now on any news is its end."""
+        self.task, self.on_stir = None, on_stir
+
+    def stirred(self) -> None:
+        if self.on_stir is not None and (self.readable or self.ended):
+            self.on_stir(self)
+
+    def finish_sending(self) -> None:
+        """Half-closes: the other side reads our last words, and then the end."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the other side was faster
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._reactor.remove(self)
+            self.sock.close()
+
+    def abort(self) -> None:
+        """Closes with a reset: what was sent and not yet taken is thrown away, and the other side knows it is not whole."""
+        if not self.closed:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            except OSError:
+                pass
+            self.close()
+
+    def __repr__(self) -> str:
+        news = "".join(
+            mark for mark, is_set in zip("rwe", (self.readable, self.writable, self.ended), strict=True) if is_set
+        )
+        return f"<{type(self).__name__} {self.fd} [{news or '-'}]>"
+
+
+class LevelStream(Stream):
+    """Where there is no epoll: the loop is asked for one event each time that nothing is left."""
+
+    __slots__ = ("_loop", "_readable", "_writable")
+    spliceable = False
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._readable = self._writable = True
+        super().__init__(reactor, sock, task)
+
+    @property  # type: ignore[misc]
+    def readable(self) -> bool:  # type: ignore[override]
+        return self._readable
+
+    @readable.setter
+    def readable(self, news: bool) -> None:
+        if self._readable and not news:
+            self._loop.add_reader(self.fd, self._news, "_readable", self._loop.remove_reader)
+        self._readable = news
+
+    @property  # type: ignore[misc]
+    def writable(self) -> bool:  # type: ignore[override]
+        return self._writable
+
+    @writable.setter
+    def writable(self, news: bool) -> None:
+        if self._writable and not news:
+            self._loop.add_writer(self.fd, self._news, "_writable", self._loop.remove_writer)
+        self._writable = news
+
+    def _news(self, what: str, remove: Callable[[Any], bool]) -> None:
+        remove(self.fd)
+        setattr(self, what, True)
+        if self.task is not None:
+            self.task.step()
+        else:
+            self.stirred()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._loop.remove_reader(self.fd)
+            self._loop.remove_writer(self.fd)
+        super().close()
+
+
+def stream_kind() -> type[Stream]:
+    return Stream if hasattr(select, "epoll") else LevelStream
+
+
+async def connect(reactor: Reactor, task: Task, family: int, address: Any, kind: type[Stream] = Stream) -> Stream:
+    """Raises OSError, TimeoutError."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    if family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    code = sock.connect_ex(address)
+    if code not in (0, errno.EINPROGRESS):
+        sock.close()
+        raise OSError(code, os.strerror(code))
+    stream = kind(reactor, sock, task)
+    if code:
+        stream.writable = False
+        try:
+            while not stream.writable:
+                await event()
+            if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(code, os.strerror(code))
+        except BaseException:
+            stream.close()
+            raise
+    return stream
