@@ -36,7 +36,7 @@ class Place:
 
     port: int
     second_port: int
-    workers: Sequence[int]
+    workers: Sequence[int | str]
     folder: Path
 
     @property

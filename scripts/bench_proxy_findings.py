@@ -159,3 +159,16 @@ def overload(findings: Findings) -> str:
 
     columns = ["peak, answered/s", "offered/s", "answered/s", "429 or 503/s", "% of the peak"]
     return table(columns, findings.lines("overload", cells))
+
+
+def scale(findings: Findings, images: Sequence[int], workers: int) -> str:
+    """Bytes are those for each image at the most workers, where they differ least from what one would expect."""
+    columns = [f"{count} worker{'s' * (count > 1)}" for count in range(1, workers + 1)]
+    lines = []
+    for size in images:
+        for way in ("forwarded", "by address"):
+            key = f"{size} {way}"
+            rates = [shown(findings.median("scale", key, f"rate_{count}"), 0) for count in range(1, workers + 1)]
+            through = shown(findings.median("scale", key, f"through_{workers}"), 0)
+            lines.append([f"{size_name(size)}, {way}", *rates, through])
+    return table([*columns, "bytes through the proxy, each"], lines)
