@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .errors import AnswerBroken, ClientGone, HeadTooLarge, Overloaded, ProxyError, RequestTimeout
@@ -11,7 +10,6 @@ from .forward import Exchange
 from .head import END, MAX_HEAD, RequestHead, origin, parse_request
 from .reactor import Task, event
 from .reply import refusal
-from .route import Route, route
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -21,18 +19,16 @@ log = logging.getLogger("fairway.proxy")
 
 FIRST_READ = 4096  # a head and little more: what follows it may go by another way than through here
 LINGER_BYTES, LINGER_SECONDS = 8 * 1024 * 1024, 2.0
-MEMORABLE = 256  # bytes of a target whose route is kept
-cached_route = lru_cache(1024)(route)
 
 
 class Connection:
     """`resting`: between two requests. `peer`: the client's address, for the log and the worker."""
 
-    __slots__ = ("_proxy", "_task", "peer", "pending", "requests", "resting", "stream")
+    __slots__ = ("_host", "_origin", "_proxy", "_task", "peer", "pending", "requests", "resting", "stream")
 
     def __init__(self, proxy: Proxy, stream: Stream, peer: str) -> None:
         self._proxy, self.stream, self.peer = proxy, stream, peer
-        self.pending = b""
+        self.pending, self._host, self._origin = b"", b"\0", b""
         self.requests, self.resting = 0, True
 
     async def serve(self, task: Task) -> None:
@@ -78,24 +74,26 @@ class Connection:
             if proxy.draining:
                 return False
             self.resting = True
-            task.deadline = task.now + (proxy.settings.idle_seconds if self.requests else proxy.settings.head_seconds)
-            while not data:
+            settings = proxy.settings
+            task.deadline = proxy.reactor.now + (settings.idle_seconds if self.requests else settings.head_seconds)
+            while True:
                 while not stream.readable:
                     await event()
                 read = stream.try_recv(FIRST_READ)
-                if read is not None:
-                    if not read:
-                        return False
+                if read:
                     data = read
+                    break
+                if read is not None:
+                    return False
             self.resting = False
         self.requests += 1
-        began = task.now
-        proxy.began()
+        began = proxy.reactor.now
+        proxy.in_flight += 1
         head: RequestHead | None = None
         exchange: Exchange | None = None
         try:
             end = data.find(END)
-            if end < 0 or data.startswith(b"\r\n"):
+            if end < 0 or data[:1] == b"\r":
                 data = await self._head(data)
                 end = data.find(END)
                 if end < 0:
@@ -108,26 +106,24 @@ class Connection:
                 head, found = known
             else:
                 head = parse_request(head_bytes)
-                found = self._route(head)
-                proxy.remember(head_bytes, head, found)
+                found = proxy.route(head)
             if found.manner == "forward":
-                if proxy.in_flight > proxy.settings.max_in_flight:
+                origin = self._origin if head.host == self._host and not head.noted else self._origin_of(head)
+                exchange = Exchange(proxy.forwarder, task, stream, head, found, proxy.request_id(head), origin)
+                if proxy.in_flight > proxy.most_in_flight:
                     raise Overloaded(
-                        f"{proxy.in_flight - 1} requests are being worked on already; try again in a second"
+                        f"{proxy.most_in_flight} requests are being worked on already; try again in a second"
                     )
-                added = proxy.request_line(head)
-                exchange = Exchange(proxy.forwarder, task, stream, head, found, added, self._origin(head))
                 await exchange.run(data)
                 self.pending = exchange.rest
-                again = exchange.reusable
                 proxy.forwarded(self, head, found, exchange, began)
-                if again:
+                if exchange.reusable:
                     return True
                 await self._linger()
                 return False
+            proxy.remember(head_bytes, head, found)
             reply = await proxy.reply(head, found, task)
-            whole = head.length == 0
-            again = head.keep_alive and whole and not proxy.draining
+            again = head.keep_alive and head.length == 0 and not proxy.draining
             await self._say(reply.encode(head.method, not again, head.http11), again)
             self.pending = data
             proxy.replied(self, head, found, reply.status, len(reply.body), began)
@@ -136,14 +132,16 @@ class Connection:
             if exchange is not None and exchange.started:
                 raise ClientGone(str(error)) from error  # a second answer must not follow the first
             reply = refusal(error)
-            await self._say(reply.encode(head.method if head else b"", True, True), False)
             proxy.refused(self, head, error, exchange, began)
+            await self._say(reply.encode(head.method if head else b"", True, True), False)
             return False
         except (ClientGone, AnswerBroken) as error:
             proxy.gone(self, head, exchange, error, began)
             raise
         finally:
-            proxy.ended()
+            proxy.in_flight -= 1
+            if proxy.draining:
+                proxy.ended()
 
     async def _head(self, data: bytes) -> bytes:
         """`data` and more, until there is a head; less if the client left in the middle of it."""
@@ -168,23 +166,13 @@ class Connection:
             data = data + more if data or more[:2] != b"\r\n" else more[2:]
         return data
 
-    def _route(self, head: RequestHead) -> Route:
-        settings = self._proxy.settings
-        named = head.noted.get(b"x-fairway-service")
-        choose = cached_route if len(head.target) <= MEMORABLE else route
-        return choose(
-            settings.mode,
-            head.method.decode("ascii"),
-            head.target.decode("ascii"),
-            None if named is None else named.decode("latin-1"),
-            settings.service,
-        )
-
-    def _origin(self, head: RequestHead) -> bytes:
-        before = b""
+    def _origin_of(self, head: RequestHead) -> bytes:
+        """The lines that say where this request came from; the same for all that a client sends to one host."""
         if b"x-forwarded-for" in head.noted and self._proxy.trusts(self.peer):
-            before = head.noted[b"x-forwarded-for"]
-        return origin(self.peer, self._proxy.scheme, head.host, before)
+            return origin(self.peer, self._proxy.scheme, head.host, head.noted[b"x-forwarded-for"])
+        if head.host != self._host:
+            self._host, self._origin = head.host, origin(self.peer, self._proxy.scheme, head.host)
+        return self._origin
 
     async def _say(self, answer: bytes, again: bool) -> None:
         self._task.deadline = self._task.now + self._proxy.settings.stall_seconds

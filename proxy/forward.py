@@ -69,7 +69,7 @@ class Forwarder:
         self.settings, self.resolver, self.reactor = settings, resolver, reactor
         self.links = Links(reactor)
         self.holding = Holding(settings.replay_bytes, settings.held_bytes, settings.splice)
-        self.budget = Budget()
+        self.budget, self.requests = Budget(), 0  # since the budget was last asked
         self.draining = False  # answers then say that their connection ends
 
     def close(self) -> None:
@@ -96,17 +96,17 @@ class Exchange:
     ) -> None:
         """`origin`: lines for the worker; `added`: lines for both."""
         self._door, self._task, self._client, self._head, self._route = door, task, client, head, route
-        self._added, self._origin, self._began = added, origin, task.now
+        self._added, self._origin, self._began = added, origin, self._door.reactor.now
 
     async def run(self, first: bytes) -> None:
         """`first`: what came along with the head. Raises ProxyError, ClientGone, AnswerBroken."""
         settings, head, service = self._door.settings, self._head, self._route.service
-        expects = b"expect" in head.noted and head.expects
+        expects = bool(head.noted) and head.expects
         self._upload = upload = Upload(
             self._task, self._client, head, first, self._door.holding, settings.max_body, settings.stall_seconds
         )
         try:
-            if not upload.whole:
+            if upload.left:
                 if not self._door.resolver.has(service):
                     await self._somebody(settings.wait_seconds)
                 if expects and not first:
@@ -115,7 +115,7 @@ class Exchange:
             # Chosen only now: an upload may take long, and who was the right one at its beginning may be gone at its end.
             chosen = self._door.resolver.choose_now(service) or await self._somebody(settings.wait_seconds)
             await self._attempts(chosen)
-            self.reusable = head.keep_alive and upload.whole
+            self.reusable = head.keep_alive and not upload.left
         finally:
             self.rest = upload.rest
             self.received = upload.received
@@ -124,7 +124,7 @@ class Exchange:
     async def _attempts(self, chosen: tuple[Pool, Upstream]) -> None:
         door, reactor, upload = self._door, self._door.reactor, self._upload
         deadline = reactor.now + door.settings.deadline_seconds
-        door.budget.request(reactor.now)
+        door.requests += 1
         tried: set[str] = set()
         while True:
             pool, upstream = self._pool, self._upstream = chosen
@@ -135,7 +135,7 @@ class Exchange:
             try:
                 if worker is None:
                     worker = await self._connected(upstream, deadline)
-                elif not (upload.whole and upload.replayable) and worker.peek():
+                elif not (not upload.left and upload.replayable) and worker.peek():
                     worker.close()  # it ended meanwhile, and this upload cannot be sent twice
                     worker = await self._connected(upstream, deadline)
                 worker.task = self._task
@@ -167,6 +167,8 @@ class Exchange:
     async def _another(self, last: Failed, tried: set[str], deadline: float) -> tuple[Pool, Upstream] | None:
         """Whom to try next; None: nobody."""
         door, service = self._door, self._route.service
+        door.budget.request(door.reactor.now, door.requests)
+        door.requests = 0
         if not may_retry(last.failure, self._upload.replayable) or not door.budget.spend(door.reactor.now):
             return None
         chosen = door.resolver.choose_now(service, tried)
@@ -213,16 +215,16 @@ class Exchange:
         task.deadline = deadline
         try:
             if piece is None:
-                held, seconds = upload.whole, self._door.settings.deadline_seconds
+                held, seconds = not upload.left, self._door.settings.deadline_seconds
                 await upload.send(worker, head, seconds)
                 if not held:  # a slow client has used up its own time, not the worker's
-                    task.deadline = task.now + seconds
+                    task.deadline = self._door.reactor.now + seconds
             elif (sent := worker.try_send_two(head, piece)) < len(head) + len(piece):
                 await worker.send_rest(head + piece, sent, True)
             data = None
             while data is None:
                 while not worker.readable:
-                    if client.ended and upload.whole:
+                    if client.ended and not upload.left:
                         raise ClientGone("the client did not wait for its answer")
                     await event()
                 data = worker.try_recv(READ_BYTES)
@@ -255,13 +257,13 @@ class Exchange:
             await self._interim(worker, answer, data)
             return
         upload, length, client, task = self._upload, answer.length, self._client, self._task
-        if load := answer.noted.get(b"endpoint-load-metrics"):
+        if answer.noted and (load := answer.noted.get(b"endpoint-load-metrics")):
             assert self._pool is not None
-            getattr(self._pool,'reported',print)(self._upstream, load)
+            getattr(self._pool, "reported", print)(self._upstream, load)
         if answer.status in (429, 503) and upload.replayable:
             await self._refused(worker, answer, data)
         self.status = answer.status
-        task.deadline = task.now + self._door.settings.stall_seconds
+        task.deadline = self._door.reactor.now + self._door.settings.stall_seconds
         lines, chunked = self._lines(answer)
         if length is not None and 0 <= length <= len(data):
             self._answered(worker, answer, length == len(data))
@@ -276,7 +278,7 @@ class Exchange:
 
     def _answered(self, worker: Stream, answer: AnswerHead, exact: bool) -> None:
         """The answer was read to its end: the connection rests, unless either side has more to say."""
-        if exact and answer.keep_alive and self._upload.whole:
+        if exact and answer.keep_alive and not self._upload.left:
             self._door.links.give(self._upstream, worker)
         else:
             worker.close()
@@ -286,7 +288,7 @@ class Exchange:
         """-> the head of the answer as it goes to the client, whether its body is sent in chunks."""
         head, chunked, framing = self._head, False, b""
         # What is left of an upload must not be taken for the next request.
-        keep_alive = head.keep_alive and self._upload.whole and not self._door.draining
+        keep_alive = head.keep_alive and not self._upload.left and not self._door.draining
         if answer.length is None or answer.length < 0:
             if head.http11:
                 framing, chunked = b"Transfer-Encoding: chunked\r\n", True
@@ -333,7 +335,9 @@ class Exchange:
                 raise ConnectionResetError("it broke off in its answer")
             data += more
         assert self._pool is not None
-        getattr(self._pool,'busy',print)(self._upstream, self._task.now + _seconds(answer.noted.get(b"retry-after")))
+        getattr(self._pool, "busy", print)(
+            self._upstream, self._door.reactor.now + _seconds(answer.noted.get(b"retry-after"))
+        )
         self._answered(worker, answer, len(data) == length)
         raise Failed(Failure.BUSY, f"it answered {answer.status}", refusal=(answer, data[:length]))
 
@@ -387,10 +391,10 @@ class Exchange:
     async def _more(self, worker: Stream) -> bytes:
         """What the worker says next; nothing at its end."""
         if self.started:
-            self._task.deadline = self._task.now + self._door.settings.stall_seconds
+            self._task.deadline = self._door.reactor.now + self._door.settings.stall_seconds
         while True:
             while not worker.readable:
-                if self._client.ended and self._upload.whole:
+                if self._client.ended and not self._upload.left:
                     raise ClientGone("the client did not wait for the end of its answer")
                 await event()
             data = worker.try_recv(READ_BYTES)
@@ -400,7 +404,7 @@ class Exchange:
     async def _deliver(self, data: bytes) -> None:
         """To the client. One that left, or reads nothing for so long, is not the worker's fault."""
         self.started = True
-        self._task.deadline = self._task.now + self._door.settings.stall_seconds
+        self._task.deadline = self._door.reactor.now + self._door.settings.stall_seconds
         try:
             if data:
                 await self._client.send(data)

@@ -10,7 +10,6 @@ and 6.3 (framing), RFC 7239 and its older cousins.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 
 from .errors import (
@@ -54,83 +53,63 @@ HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]
 
 
 class Lines:
-    """Fields already understood, by their raw line: (lower-case name or None if it is of no interest, value, line to keep).
+    """Fields already understood, by their raw line. Bounded in number and size; credentials are not remembered."""
 
-    Bounded in number and size; credentials are not remembered.
-    """
-
-    def __init__(self, interesting: frozenset[bytes], dropped: frozenset[bytes]) -> None:
-        self._interesting, self._dropped = interesting, dropped
-        self._plain: dict[bytes, bytes] = {}
-        self._noted: dict[bytes, tuple[bytes, bytes, bytes]] = {}
+    def __init__(self, noted: frozenset[bytes], dropped: frozenset[bytes]) -> None:
+        self._noted, self._dropped = noted, dropped
+        self._known: dict[bytes, tuple[bytes, bytes, bytes]] = {}
 
     def read(self, lines: list[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
-        """-> noted: name -> value, kept: whole lines. Raises BadRequest."""
+        """-> what matters here: lower-case name -> value; the lines to keep. Raises BadRequest."""
         noted: dict[bytes, bytes] = {}
         kept: list[bytes] = []
-        plain_lines, noted_lines = self._plain, self._noted
+        known = self._known
         for line in lines:
-            plain = plain_lines.get(line)
-            if plain is None:
-                field = noted_lines.get(line) or self._learn(line)
-                if field is None:
-                    plain = plain_lines.get(line) or _kept(line)
-                else:
-                    name, value, plain = field
-                    if name in noted:
-                        if name in ONCE:
-                            raise BadRequest(f"{name.decode()} must be there once, not twice")
-                        value = noted[name] + b", " + value
-                    noted[name] = value
-                    if not plain:
-                        continue
-            kept.append(plain)
+            name, value, ours = known.get(line) or self._learn(line)
+            if name:
+                if name in noted:
+                    if name in ONCE:
+                        raise BadRequest(f"{name.decode()} must be there once, not twice")
+                    value = noted[name] + b", " + value
+                noted[name] = value
+            if ours:
+                kept.append(ours)
         return noted, kept
 
-    def _learn(self, line: bytes) -> tuple[bytes, bytes, bytes] | None:
+    def _learn(self, line: bytes) -> tuple[bytes, bytes, bytes]:
+        """-> its name if it is of interest, its value, the line as we write it if it is kept."""
         found = FIELD.fullmatch(line)
         if found is None:
             raise BadRequest(f"this is no header field: {shown(line)}")
-        name = found[1].lower()
-        field = None
-        if name in self._interesting:
-            field = name, found[2], b"" if name in self._dropped else _kept(line)
+        name, value = found[1].lower(), found[2]
+        ours = b"" if name in self._dropped else b"%b: %b\r\n" % (found[1], value)
+        field = name if name in self._noted else b"", value, ours
         if len(line) <= MEMORABLE and name not in SECRET:
-            if len(self._plain) + len(self._noted) >= REMEMBERED:
-                self._plain.clear()
-                self._noted.clear()
-            if field is None:
-                self._plain[line] = _kept(line)
-            else:
-                self._noted[line] = field
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[line] = field
         return field
-
-
-def _kept(line: bytes) -> bytes:
-    name, _, value = line.partition(b":")
-    return b"%b: %b\r\n" % (name, value.strip(b" \t"))
 
 
 class RequestHead:
     """`length`: of the body in bytes; None: chunked. `noted`: lower-case name -> value of the fields that matter here.
 
-    `kept`: what goes on to the worker, as the pieces of its lines.
+    `kept`: the lines that go on to the worker. `line`: the request line as it came.
     """
 
-    __slots__ = ("host", "http11", "keep_alive", "kept", "length", "method", "noted", "target", "upgrade")
+    __slots__ = ("host", "http11", "keep_alive", "kept", "length", "line", "method", "noted", "target", "upgrade")
 
     def __init__(
-        self, method: bytes, target: bytes, host: bytes, http11: bool, length: int | None,
+        self, line: bytes, method: bytes, target: bytes, host: bytes, http11: bool, length: int | None,
         noted: dict[bytes, bytes], kept: list[bytes],
     ) -> None:  # fmt: skip
-        self.method, self.target, self.host, self.http11, self.length = method, target, host, http11, length
-        self.noted, self.kept = noted, kept
-        self.keep_alive = http11
-        self.upgrade = False
-        if b"connection" in noted:
-            self._connection(noted[b"connection"].lower())
+        self.line, self.method, self.target, self.host = line, method, target, host
+        self.http11, self.length, self.noted, self.kept = http11, length, noted, kept
+        self.keep_alive, self.upgrade = http11, False
 
-    def _connection(self, value: bytes) -> None:
+    def connection(self, value: bytes) -> None:
+        """Takes in what the Connection field says. Raises BadRequest for the header-strip attack."""
+        value = value.lower()
         if value == b"keep-alive":
             self.keep_alive = True
             return
@@ -183,19 +162,40 @@ REQUEST_LINES, ANSWER_LINES = Lines(REQUEST_NOTED, REQUEST_DROPPED), Lines(ANSWE
 
 def parse_request(raw: bytes) -> RequestHead:
     """`raw`: the request line and the fields, up to the empty line. Raises BadRequest and its like, each with its own status."""
-    first, *lines = raw.split(b"\r\n")
-    method, target, http11 = _request_line(first) if len(first) <= MEMORABLE else _read_request_line(first)
+    lines = raw.split(b"\r\n")
+    line = lines.pop(0)
+    method, target, http11 = _request_line(line) if len(line) <= MEMORABLE else _read_request_line(line)
     if len(lines) > MAX_FIELDS:
         raise HeadTooLarge(f"{len(lines)} fields in the head; at most {MAX_FIELDS} are read")
     noted, kept = REQUEST_LINES.read(lines)
-    host = noted.get(b"host")
+    host = noted.pop(b"host", None)
     if host is None:
         if http11:
             raise BadRequest("exactly one Host field is needed; there is none")
         host = b""
     if target[:1] != b"/":
         target, host = _absolute(method, target, host)
-    return RequestHead(method, target, host, http11, _request_length(noted, http11), noted, kept)
+    said = noted.pop(b"content-length", None)
+    length: int | None = 0
+    if said is not None:
+        length = _length(said)
+    head = RequestHead(line, method, target, host, http11, length, noted, kept)
+    if noted:
+        if b"transfer-encoding" in noted:
+            _check_chunked(noted[b"transfer-encoding"], said, http11)
+            head.length = None
+        if b"connection" in noted:
+            head.connection(noted[b"connection"])
+    return head
+
+
+def _check_chunked(coding: bytes, length: bytes | None, http11: bool) -> None:
+    if length is not None:
+        raise BadRequest("Content-Length and Transfer-Encoding exclude each other")
+    if not http11:
+        raise BadRequest("Transfer-Encoding needs HTTP/1.1")
+    if coding.lower() != b"chunked":
+        raise UnsupportedFraming(f"Transfer-Encoding: {shown(coding)}: only chunked is understood")
 
 
 def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
@@ -217,19 +217,7 @@ def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
 _request_line = lru_cache(1024)(_read_request_line)
 
 
-def _request_length(noted: Mapping[bytes, bytes], http11: bool) -> int | None:
-    length = noted.get(b"content-length")
-    if b"transfer-encoding" not in noted:
-        return 0 if length is None else _length(length)
-    if length is not None:
-        raise BadRequest("Content-Length and Transfer-Encoding exclude each other")
-    if not http11:
-        raise BadRequest("Transfer-Encoding needs HTTP/1.1")
-    if noted[b"transfer-encoding"].lower() != b"chunked":
-        raise UnsupportedFraming(f"Transfer-Encoding: {shown(noted[b'transfer-encoding'])}: only chunked is understood")
-    return None
-
-
+@lru_cache(4096)
 def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
         raise BadRequest(f"Content-Length must be one whole number, not {shown(value)}")
@@ -319,35 +307,34 @@ def _status_line(line: bytes) -> tuple[int, bytes, bool]:
 
 def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
     """`raw`: the status line and the fields, up to the empty line; `method`: of the request. Raises WorkerAnswersBadly."""
-    first, *lines = raw.split(b"\r\n")
-    status, ours, http11 = _status_line(first)
+    lines = raw.split(b"\r\n")
+    status, ours, http11 = _status_line(lines.pop(0))
+    keep_alive = http11
+    length: int | None = -1  # up to the end of the connection
     try:
         noted, kept = ANSWER_LINES.read(lines)
-        length = _answer_length(noted, status, method)
-    except BadRequest as error:
+        said = noted.pop(b"content-length", None)
+        if said is not None:
+            length = _length(said)
+        if noted:
+            if b"transfer-encoding" in noted:
+                _check_chunked(noted[b"transfer-encoding"], said, True)
+                length = None
+            if b"connection" in noted:
+                keep_alive, kept = _answer_connection(noted[b"connection"], http11, kept)
+    except (BadRequest, UnsupportedFraming) as error:
         raise WorkerAnswersBadly(f"the worker's answer is malformed: {error}") from None
-    keep_alive = http11
-    if b"connection" in noted:
-        listed = {token.strip(b" \t") for token in noted[b"connection"].lower().split(b",")}
-        keep_alive = b"close" not in listed and (http11 or b"keep-alive" in listed)
-        # A worker's odd Connection field is not the client's mistake: what must stay stays, and nothing is refused.
-        if listed - {b"close", b"keep-alive", b"upgrade"}:
-            kept = without(kept, listed - NEVER_LISTED)
+    if status < 200 or status in (204, 304) or method == b"HEAD":
+        length = 0
     return AnswerHead(status, ours, length, keep_alive and length != -1, noted, kept)
 
 
-def _answer_length(noted: Mapping[bytes, bytes], status: int, method: bytes) -> int | None:
-    coding, length = noted.get(b"transfer-encoding"), noted.get(b"content-length")
-    if coding is not None and length is not None:
-        raise BadRequest("Content-Length and Transfer-Encoding exclude each other")
-    said = None if length is None else _length(length)
-    if status < 200 or status in (204, 304) or method == b"HEAD":
-        return 0
-    if coding is not None:
-        if coding.lower() != b"chunked":
-            raise BadRequest(f"Transfer-Encoding: {shown(coding)}")
-        return None
-    return -1 if said is None else said
+def _answer_connection(value: bytes, http11: bool, kept: list[bytes]) -> tuple[bool, list[bytes]]:
+    listed = {token.strip(b" \t") for token in value.lower().split(b",")}
+    # A worker's odd Connection field is not the client's mistake: what must stay stays, and nothing is refused.
+    if listed - {b"close", b"keep-alive", b"upgrade"}:
+        kept = without(kept, listed - NEVER_LISTED)
+    return b"close" not in listed and (http11 or b"keep-alive" in listed), kept
 
 
 def shown(value: bytes) -> str:

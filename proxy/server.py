@@ -28,7 +28,7 @@ from .forward import Exchange, Forwarder, no_worker
 from .head import RequestHead
 from .reactor import Reactor, Task
 from .reply import Reply
-from .route import Route
+from .route import Route, route
 from .stream import stream_kind
 from .upload import too_large
 
@@ -61,7 +61,9 @@ class Proxy:
         )
         self._listener: socket.socket | None = None
         self._idle = asyncio.Event()
-        self._id_prefix, self._ids = secrets.token_hex(6).encode(), 0
+        self._routes: dict[bytes, Route] = {}
+        self._id_prefix, self._ids = secrets.token_hex(6).encode() + b"-", 0
+        self.most_in_flight = settings.max_in_flight
 
     @property
     def draining(self) -> bool:
@@ -156,12 +158,8 @@ class Proxy:
 
     # What a connection tells of its requests.
 
-    def began(self) -> None:
-        self.in_flight += 1
-
     def ended(self) -> None:
-        self.in_flight -= 1
-        if self.draining and not self.in_flight:
+        if not self.in_flight:
             self._idle.set()
 
     def closed(self, connection: Connection) -> None:
@@ -197,13 +195,34 @@ class Proxy:
     ) -> None:
         pass
 
-    def request_line(self, head: RequestHead) -> bytes:
-        """The request's id, as a line for both sides: the client's if it gave one that is fit to be passed on."""
-        given = head.noted.get(b"x-request-id")
-        if given and len(given) <= 128 and REQUEST_ID.issuperset(given):
-            return b"X-Request-Id: %b\r\n" % given
+    def route(self, head: RequestHead) -> Route:
+        """Raises BadRequest, NotFound."""
+        named = head.noted.get(b"x-fairway-service") if head.noted else None
+        if named is None:
+            found = self._routes.get(head.line)
+            if found is not None:
+                return found
+        found = route(
+            self.settings.mode,
+            head.method.decode("ascii"),
+            head.target.decode("ascii"),
+            None if named is None else named.decode("latin-1"),
+            self.settings.service,
+        )
+        if named is None and len(head.line) <= MEMORABLE:
+            if len(self._routes) >= REMEMBERED:
+                self._routes.clear()
+            self._routes[head.line] = found
+        return found
+
+    def request_id(self, head: RequestHead) -> bytes:
+        """As a line for both sides: the client's if it gave one that is fit to be passed on."""
+        if head.noted:
+            given = head.noted.get(b"x-request-id")
+            if given and len(given) <= 128 and REQUEST_ID.issuperset(given):
+                return b"X-Request-Id: %b\r\n" % given
         self._ids += 1
-        return b"X-Request-Id: %b-%x\r\n" % (self._id_prefix, self._ids)
+        return b"X-Request-Id: %b%x\r\n" % (self._id_prefix, self._ids)
 
     def remember(self, head_bytes: bytes, head: RequestHead, found: Route) -> None:
         if found.manner == "address" and head.length == 0 and len(head_bytes) <= MEMORABLE and not self.draining:

@@ -48,22 +48,20 @@ class Stream:
         while True:
             while not self.readable:
                 await event()
-            try:
-                data = self._recv(size)
-            except BlockingIOError:
-                self.readable = False
-                continue
-            if len(data) < size and not self.ended:
-                self.readable = False
-            return data
+            data = self.try_recv(size)
+            if data is not None:
+                return data
 
     def try_recv(self, size: int) -> bytes | None:
         """Like `recv`; None when nothing is there now."""
         try:
-            return self._recv(size)
+            data = self._recv(size)
         except BlockingIOError:
             self.readable = False
             return None
+        if len(data) < size and not self.ended:
+            self.readable = False
+        return data
 
     async def recv_into(self, view: memoryview) -> int:
         """Like `recv`, into `view`, which must have room; how many bytes came."""

@@ -24,7 +24,7 @@ MIN_RATE = 1024  # bytes a second, on average, beside the stall that is allowed:
 
 
 class Upload:
-    """`length`: of the body if it is known, else None. `whole`: all of it is held. `received`: bytes of it so far.
+    """`length`: of the body if it is known, else None. `left`: bytes still to come; of an unknown length, those that may.
 
     `replayable`: nothing of it was passed on that is not held too. `piece`: all of it, where one piece of memory holds it.
     """
@@ -46,25 +46,20 @@ class Upload:
         self._task, self._client, self._holding, self._max_body, self._stall = task, client, holding, max_body, stall
         self.length = length = head.length
         if length is None:
-            self._dechunker, self._first, self._left = Dechunker(), first, max_body + 1
+            self._dechunker, self._first, self.left = Dechunker(), first, max_body + 1
         elif length > max_body:
             raise too_large(max_body)
         elif len(first) >= length:
-            self._left = 0
+            self.left = 0
             if len(first) > length:
                 first, self.rest = first[:length], first[length:]
             self.piece = first
         else:
-            self._first, self._left = first, length - len(first)
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is still to come from the client."""
-        return self._left == 0
+            self._first, self.left = first, length - len(first)
 
     @property
     def received(self) -> int:
-        return self.length - self._left if self.length is not None else self._max_body + 1 - self._left
+        return self.length - self.left if self.length is not None else self._max_body + 1 - self.left
 
     async def hold(self) -> None:
         """Reads all of it that may be held; not to be called when it is whole. Raises ClientGone, RequestTimeout, BodyTooLarge, BadRequest."""
@@ -80,11 +75,11 @@ class Upload:
             if self._pipe is not None:
                 await self._hold_in_pipe(self._pipe)
             else:
-                while self._left:
-                    self._memory.append(await self._read(min(READ_BYTES, self._left)))
+                while self.left:
+                    self._memory.append(await self._read(min(READ_BYTES, self.left)))
         else:
             self._memory = [self._first]
-        if self._left == 0 and self.length is None:
+        if self.left == 0 and self.length is None:
             self.length = sum(map(len, self._memory))
 
     async def _hold_small(self, length: int) -> None:
@@ -99,7 +94,7 @@ class Upload:
                 if not count:
                     raise ClientGone("the client broke off its upload")
                 at += count
-                self._left -= count
+                self.left -= count
         except TimeoutError:
             raise self._too_slow() from None
         except OSError as error:
@@ -107,8 +102,8 @@ class Upload:
         self.piece = view
 
     async def _hold_in_pipe(self, pipe: Pipe) -> None:
-        while self._left and not pipe.full:
-            self._left -= await self._fill(pipe, self._left)
+        while self.left and not pipe.full:
+            self.left -= await self._fill(pipe, self.left)
         if pipe.full:  # so many small packets: the rest cannot be held beside them
             self.replayable = False
 
@@ -119,11 +114,11 @@ class Upload:
             for piece in self._dechunker.feed(data):
                 self._memory.append(piece)
                 held += len(piece)
-                self._left -= len(piece)
-                if self._left <= 0:
+                self.left -= len(piece)
+                if self.left <= 0:
                     raise too_large(self._max_body)
             if self._dechunker.done:
-                self._left, self.rest = 0, self._dechunker.rest
+                self.left, self.rest = 0, self._dechunker.rest
                 self.length = held
                 break
             if held >= window or not self._reserve_to(held):
@@ -150,7 +145,7 @@ class Upload:
                 return False
         if self._pipe is not None and not await self._send_held(self._pipe, worker):
             return False
-        if self._left == 0:
+        if self.left == 0:
             return self.length is not None or await worker.send(LAST, True)
         self.replayable = False
         if self.length is None:
@@ -172,7 +167,7 @@ class Upload:
         if copy is None:
             self.replayable = False
         try:
-            return await self._drain(copy or pipe, worker, self._left > 0)
+            return await self._drain(copy or pipe, worker, self.left > 0)
         finally:
             if copy is not None:
                 self._holding.give_pipe(copy)
@@ -191,12 +186,12 @@ class Upload:
 
     async def _pass_pipe(self, pipe: Pipe, worker: Stream, seconds: float) -> bool:
         task, turns = self._task, 0
-        while self._left:
-            self._left -= await self._fill(pipe, min(self._left, MOVE_BYTES), worker)
+        while self.left:
+            self.left -= await self._fill(pipe, min(self.left, MOVE_BYTES), worker)
             if worker.readable:
                 return False
             task.deadline = task.now + seconds
-            if not await self._drain(pipe, worker, self._left > 0):
+            if not await self._drain(pipe, worker, self.left > 0):
                 return False
             turns += 1
             if turns % 16 == 0:
@@ -205,8 +200,8 @@ class Upload:
 
     async def _pass_copies(self, worker: Stream, seconds: float) -> bool:
         turns = 0
-        while self._left:
-            data = await self._read(min(READ_BYTES, self._left), worker)
+        while self.left:
+            data = await self._read(min(READ_BYTES, self.left), worker)
             if worker.readable:
                 return False
             self._task.deadline = self._task.now + seconds
@@ -226,11 +221,11 @@ class Upload:
             pieces = []
             for piece in self._dechunker.feed(data):
                 pieces.append(chunk(piece))
-                self._left -= len(piece)
-                if self._left <= 0:
+                self.left -= len(piece)
+                if self.left <= 0:
                     raise too_large(self._max_body)
             if self._dechunker.done:
-                self._left, self.rest = 0, self._dechunker.rest
+                self.left, self.rest = 0, self._dechunker.rest
                 pieces.append(LAST)
             self._task.deadline = self._task.now + seconds
             if pieces and not await worker.send(b"".join(pieces), True):
@@ -239,25 +234,25 @@ class Upload:
 
     async def discard(self, most: int, seconds: float) -> bool:
         """Reads what is left of it to no purpose but the next request's. Whether its end was reached within limits."""
-        if self._left > most and self.length is not None:
+        if self.left > most and self.length is not None:
             return False
         self._task.deadline = self._task.now + seconds
         try:
-            while self._left and most > 0:
-                data = await self._client.recv(READ_BYTES if self.length is None else min(READ_BYTES, self._left))
+            while self.left and most > 0:
+                data = await self._client.recv(READ_BYTES if self.length is None else min(READ_BYTES, self.left))
                 if not data:
                     return False
                 most -= len(data)
                 if self._dechunker is None:
-                    self._left -= len(data)
+                    self.left -= len(data)
                 else:
                     for _ in self._dechunker.feed(data):
                         pass
                     if self._dechunker.done:
-                        self._left, self.rest = 0, self._dechunker.rest
+                        self.left, self.rest = 0, self._dechunker.rest
         except (TimeoutError, OSError, BadRequest):
             return False
-        return self._left == 0
+        return self.left == 0
 
     async def _fill(self, pipe: Pipe, most: int, worker: Stream | None = None) -> int:
         """Into the pipe; marks it full when it takes no more. Returns early, with 0, when the worker speaks."""
@@ -305,7 +300,7 @@ class Upload:
         if not data:
             raise ClientGone("the client broke off its upload")
         if self.length is not None:
-            self._left -= len(data)
+            self.left -= len(data)
         return data
 
     def _await_client(self) -> None:

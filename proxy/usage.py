@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Usage:
-    """None: this platform does not tell without a library."""
-
-    cpu_seconds: float
-    resident_bytes: int | None = None
-    open_files: int | None = None
+from .metrics import Usage
 
 
-STARTED = time.time()  # of the import, which is near enough to tell a restart by
-
-
-def usage(proc: Path = Path("/proc/self")) -> Usage:
-    """Source of the fields: proc(5), statm and fd."""
+def usage(proc: Path = Path("/proc")) -> Usage:
+    """Source of the fields: proc(5), /proc/self/statm, /proc/self/fd, field 22 of /proc/self/stat, btime of /proc/stat."""
     spent = os.times()
     cpu_seconds = spent.user + spent.system
+    own = proc / "self"
     try:
-        resident = int((proc / "statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        files = len(os.listdir(proc / "fd")) - 1  # the listing itself takes one
-    except (OSError, ValueError, IndexError):
+        resident = int((own / "statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        files = len(os.listdir(own / "fd")) - 1  # the listing itself takes one
+        # Behind the name of the program, which may hold anything, fields are counted from the third.
+        ticks = int((own / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[22 - 3])
+        boot = next(line for line in (proc / "stat").read_text("ascii").splitlines() if line.startswith("btime "))
+        started = int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, StopIteration):
         return Usage(cpu_seconds)
-    return Usage(cpu_seconds, resident, files)
+    return Usage(cpu_seconds, resident, files, started)
