@@ -25,7 +25,7 @@ HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Vary", "Accept"),
 )
-LONGEST = 48  # characters of an id or a name that are shown
+LONGEST = 40  # characters of an id or a name that are shown
 
 
 def wanted(query: str, accept: bytes) -> Format:
