@@ -43,10 +43,6 @@ def _either(sent: bytes, line: bytes = b"POST /x", body: bytes = b"", *statuses:
     return Case(sent, frozenset(statuses or {400}), (line, body))
 
 
-def _named(**cases: Case) -> dict[str, Case]:
-    return {name.replace("_", " "): case for name, case in cases.items()}
-
-
 FIVE = b"abcde"
 
 LENGTHS: dict[str, Case] = {
@@ -98,11 +94,9 @@ LENGTHS: dict[str, Case] = {
     "a space before the colon": _refused(request(b"Content-Length : 5", body=FIVE)),
     "a tab before the colon": _refused(request(b"Content-Length\t: 5", body=FIVE)),
     "a vertical tab before the colon": _refused(request(b"Content-Length\x0b: 5", body=FIVE)),
-    "Content_Length, which is not CL": _refused(request(b"Content_Length: 5", body=FIVE + b"\r\n")),
     "Content_Length beside CL": _either(request(CL, b"Content_Length: 0", body=FIVE), body=FIVE),
     "Transfer_Encoding beside CL": _either(request(CL, b"Transfer_Encoding: chunked", body=FIVE), body=FIVE),
     "X_Forwarded_For": _either(request(b"X_Forwarded_For: 127.0.0.1")),
-    "no framing, and a body": _refused(request(body=FIVE + b"\r\n\r\n")),
     "CL of nothing": _seen(request(b"Content-Length: 0")),
     "CL": _seen(request(CL, body=FIVE), body=FIVE),
     "CL in capitals": _seen(request(b"CONTENT-LENGTH: 5", body=FIVE), body=FIVE),
@@ -189,7 +183,7 @@ LINES: dict[str, Case] = {
         b"GET /x ICE/1.0", b"GET /x RTSP/1.0", b"GET /x SIP/2.0", b"GET /x SHTTP/1.3", b"GET /x PROXY/1.1",
         b"get /x HTTP/1.1", b"Get /x HTTP/1.1", b"gET /x HTTP/1.1", b"GE T /x HTTP/1.1", b"G(T /x HTTP/1.1",
         b"GET: /x HTTP/1.1", b'"GET" /x HTTP/1.1', b"G\0T /x HTTP/1.1", b"\xffGET /x HTTP/1.1", b"G\xc9T /x HTTP/1.1",
-        b"PRI * HTTP/2.0", b"PRI /x HTTP/1.1", b"A" * 9000 + b" /x HTTP/1.1", b"HTTP/1.1 200 OK",
+        b"PRI * HTTP/2.0", b"A" * 9000 + b" /x HTTP/1.1", b"HTTP/1.1 200 OK",
         b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2", b"\r\n\r\n\n\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"\x05\x01\0",
     )
 } | {
@@ -199,6 +193,7 @@ LINES: dict[str, Case] = {
     "many spaces": _either(request(line=b"GET   /x   HTTP/1.1"), GET),
     "a space at the end": _either(request(line=b"GET /x HTTP/1.1 "), GET),
     "a fragment": _either(request(line=b"GET /x#f HTTP/1.1"), GET),
+    "a method of HTTP/2's preface": _either(request(line=b"PRI /x HTTP/1.1"), b"PRI /x", b"", 400, 405, 501),
     "a method nobody knows": _either(request(line=b"FROB /x HTTP/1.1"), b"FROB /x", b"", 400, 405, 501),
     "SOURCE, llhttp's word for another protocol": _either(
         request(line=b"SOURCE /x HTTP/1.1"), b"SOURCE /x", b"", 400, 405, 501
@@ -240,7 +235,7 @@ FIELDS: dict[str, Case] = {
     for value in (
         b"a b", b"a,b", b"a/b", b"a@b", b"a?b", b"a#b", b'"h"', b"h\x0b", b"h\tx", b"h:port", b"h:80:80", b"[::1", b"::1]",
         b"h\\x", b"<h>", b"h\0", b"h\xff", "h\xe9".encode(), b"http://h", b"h:-1", b"h:+1", b"{h}", b"h^", b"h|",
-        b"h`", b"%",
+        b"h`",
     )
 } | {
     "two Hosts": _refused(request(b"Host: other")),
@@ -254,6 +249,7 @@ FIELDS: dict[str, Case] = {
     "no Host under an absolute target": _refused(request(host=b"", line=b"GET http://h/x HTTP/1.1")),
     "Host folded in from the first field": _refused(request(host=b" Host: h")),
     "Host with a space before the colon": _refused(request(host=b"Host : h")),
+    "Host with half an escape": _either(request(host=b"Host: %")),
     "Host empty": _either(request(host=b"Host:")),
     "Host with a colon and no port": _either(request(host=b"Host: h:")),
     "Host with a port": _seen(request(host=b"Host: h:12480")),

@@ -90,8 +90,12 @@ async def converse(proxy: Proxy, pieces: Iterable[bytes], seconds: float = 5.0, 
     came = bytearray()
 
     async def listen() -> None:
-        while piece := await reader.read(1 << 20):
-            came.extend(piece)
+        try:
+            while piece := await reader.read(1 << 20):
+                came.extend(piece)
+        except ConnectionResetError:
+            if not eof:  # who has ended his side may be taken to have left
+                raise
 
     listening = asyncio.create_task(listen())
     try:
