@@ -93,7 +93,8 @@ def proxy(door: Any, workers: Sequence[str], options: Sequence[str]) -> Iterator
         with started(command, place, CONTENDER_CORE) as process:
             for _ in range(100):
                 if process.poll() is not None:
-                    raise RuntimeError(f"it does not listen; it said: {(place.folder / 'said').read_text()[-300:]}")
+                    said = (place.folder / "said").read_text().splitlines()
+                    raise RuntimeError(f"it does not listen; it said: {said[-1:]}")
                 if not subprocess.run(
                     door.command(sys.executable, "-c", look), capture_output=True, check=False
                 ).returncode:

@@ -69,7 +69,7 @@ class Programs:
         if done.returncode:
             raise RuntimeError(f"the load ended: {done.stderr.strip()[-500:]}")
         said = Load(**json.loads(done.stdout))
-        if said.wrong or not said.done:
+        if said.wrong or not (said.done or said.refused):
             raise RuntimeError(f"{said.wrong} wrong answers, {said.failed} without one: {said.problem}")
         return said
 

@@ -94,7 +94,7 @@ class Bench:
         """-> what the load said, and microseconds of the proxy's CPU per request."""
         before = contender.cpu()
         said = self.programs.load(contender.port, core, **options)
-        return said, (contender.cpu() - before) / said.done * 1e6
+        return said, (contender.cpu() - before) / max(1, said.done) * 1e6
 
     def in_turns(
         self,
@@ -205,7 +205,10 @@ class Bench:
             )
 
     def scale(self) -> str:
-        bench_proxy_links.scale(self)
+        try:
+            bench_proxy_links.scale(self)
+        except RuntimeError as error:  # what was measured until then is shown
+            self.failed(self.kinds[OURS], "scale", error)
         what = f"Client to worker, {self.scope.megabits:g} Mbit/s links, 10 ms of work an image: images a second"
         return f"### {what}\n\n" + tables.scale(self.findings, self.scope.images, self.scope.workers)
 
