@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Collection, Sequence
+from random import Random
+from time import monotonic
 
 from ..registry.changes import Change
 from ..registry.credentials import Credentials
 from ..registry.instance import Address, Instance
 from ..registry.store import NOBODY, open_store
-from .balancers import Balancer, RoundRobin
+from .balancing import Balancer, balancer_of, header_of
+from .candidates import Candidates
+from .lines import Lines
 from .pool import Pool, Upstream
 
 
 class Resolver:
-    """`await start()`; `choose(service)` gives the next worker, waiting a bounded time for one to appear."""
+    """`await start()`; `choose_now(service)` gives the next worker, `available(service, ...)` waits for one to be there.
+
+    Times are of `time.monotonic`, as those that are given to the pools must be.
+    """
 
     def __init__(
         self,
@@ -23,14 +29,26 @@ class Resolver:
         static: Sequence[Address] = (),
         service: str = "classify",
         credentials: Credentials = NOBODY,
+        *,
+        balance: str = "round-robin",
+        slow_start_seconds: float = 10.0,
+        worker_limit: int = 0,
     ) -> None:
-        """`registry`: HOST:PORT, or an engine's URL, as `open_store` takes it."""
+        """`registry`: HOST:PORT, or an engine's URL, as `open_store` takes it. Raises ConfigurationError.
+
+        `balance`: as `balancer_of` takes it; `key_header` is then the header whose value is the `key` of a choice, in lower
+        case, or empty. `slow_start_seconds`, `worker_limit`: 0 is none.
+        """
+        self.key_header = header_of(balance)
+        self._balance, self._slow_start, self._limit = balance, slow_start_seconds, worker_limit
+        self._random = Random()
+        balancer_of(balance, self._random)  # what is wrong with it is said now
         self._fixed = [Instance(f"static-{i}", service, address) for i, address in enumerate(static)]
         self._store = open_store(str(registry), self._follow, credentials) if registry and not static else None
         self._services: dict[str, tuple[Pool, Balancer]] = {}
-        self._changed = asyncio.Condition()
+        self._lines = Lines()
         self._stale = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._known = False  # whether the list was complete once: who is new from then on has just joined
 
     async def start(self) -> None:
         if self._store:
@@ -49,51 +67,62 @@ class Resolver:
     def services(self) -> dict[str, Pool]:
         return {name: pool for name, (pool, _) in self._services.items() if pool.upstreams}
 
-    async def choose(self, service: str, exclude: Collection[str], wait_seconds: float) -> tuple[Pool, Upstream] | None:
+    async def choose(
+        self, service: str, exclude: Collection[str], wait_seconds: float, key: bytes = b""
+    ) -> tuple[Pool, Upstream] | None:
         """None when nobody outside `exclude` (ids) was there within `wait_seconds`."""
         await self.available(service, wait_seconds, exclude)
-        return self.choose_now(service, exclude)
+        return self.choose_now(service, exclude, key)
 
     async def available(self, service: str, wait_seconds: float, exclude: Collection[str] = ()) -> bool:
         """Whether `choose_now` has somebody to choose, at once or within `wait_seconds`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_seconds
-        while not self._candidates(service, exclude):
-            left = deadline - loop.time()
-            if left <= 0:
-                return False
-            try:
-                async with asyncio.timeout(min(left, 0.25)), self._changed:
-                    await self._changed.wait()  # or an ejection ends, which nobody announces
-            except TimeoutError:
-                pass
+        if self._candidates(service, exclude):
+            return True
+        until = monotonic() + wait_seconds
+        with self._lines.join(service, exclude) as place:
+            while not self._candidates(service, exclude):
+                now = monotonic()
+                if now >= until:
+                    return False
+                # Somebody comes, or has room again; or an ejection ends, which nobody announces.
+                due = self._services[service][0].due if service in self._services else until
+                await place.called(min(until, due) - now)
         return True
 
-    def choose_now(self, service: str, exclude: Collection[str] = ()) -> tuple[Pool, Upstream] | None:
-        """The next in turn, if there is one."""
-        candidates = self._candidates(service, exclude)
-        if not candidates:
+    def choose_now(self, service: str, exclude: Collection[str] = (), key: bytes = b"") -> tuple[Pool, Upstream] | None:
+        """The next one, if there is one. `exclude`: ids of those who have been tried."""
+        if service not in self._services:
             return None
         pool, balancer = self._services[service]
-        return pool, balancer.choose(candidates)
+        now = monotonic()
+        candidates = pool.candidates(now, exclude)
+        return (pool, balancer.choose(candidates, now, key)) if candidates else None
 
     def has(self, service: str) -> bool:
         """Whether anybody could be chosen now; takes nobody's turn."""
         return bool(self._candidates(service))
 
-    def some(self, service: str, count: int) -> list[Instance]:
-        """Up to `count` different instances, the next in turn first."""
-        first = self.choose_now(service)
+    def some(self, service: str, count: int, key: bytes = b"") -> list[Instance]:
+        """Up to `count` different instances, the next one first."""
+        first = self.choose_now(service, (), key)
         if first is None:
             return []
-        others = self._candidates(service, {first[1].instance.id})
-        random.shuffle(others)
-        return [upstream.instance for upstream in (first[1], *others)][:count]
+        found = {first[1].id: first[1].instance}
+        others = self._candidates(service)
+        if len(others) == 1:  # that one; next to it those in doubt are better than none
+            others = self._candidates(service, found)
+        start = int(self._random.random() * len(others))
+        for at in range(start, start + len(others)):
+            if len(found) >= count:
+                break
+            upstream = others[at % len(others)]
+            found[upstream.id] = upstream.instance
+        return list(found.values())
 
-    def _candidates(self, service: str, exclude: Collection[str] = ()) -> list[Upstream]:
+    def _candidates(self, service: str, exclude: Collection[str] = ()) -> Candidates | tuple[()]:
         if service not in self._services:
-            return []
-        return self._services[service][0].candidates(asyncio.get_running_loop().time(), exclude)
+            return ()
+        return self._services[service][0].candidates(monotonic(), exclude)
 
     def _follow(self, _: Sequence[Change]) -> None:
         """Many changes that come together are taken in together."""
@@ -107,17 +136,16 @@ class Resolver:
         found: dict[str, list[Instance]] = {name: [] for name in self._services}
         for instance in instances:
             found.setdefault(instance.service, []).append(instance)
+        now = monotonic()
         for name, members in found.items():
             if name not in self._services:
-                self._services[name] = (Pool(), RoundRobin(random.Random()))
-            self._services[name][0].update(members)
-        task = asyncio.ensure_future(self._tell())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                self._services[name] = self._pool(name), balancer_of(self._balance, self._random)
+            self._services[name][0].update(members, now, joining=self._known)
+        self._known = self._known or self._store is None or self._store.synced
+        self._lines.call_all()
 
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _pool(self, service: str) -> Pool:
+        return Pool(self._slow_start, self._limit, lambda upstream: self._lines.call(service, upstream.id))
 
     def __repr__(self) -> str:
         return f"<Resolver {'up' if self.connected else 'down'} {self.services()}>"

@@ -18,7 +18,7 @@ def instance(i: int, state: State = "passing") -> Instance:
 
 def pool_of(count: int) -> tuple[Pool, list[Upstream]]:
     pool = Pool()
-    pool.update(instance(i) for i in range(count))
+    pool.update((instance(i) for i in range(count)), 0.0)
     return pool, pool.upstreams
 
 
@@ -113,7 +113,7 @@ def test_never_more_than_half_and_never_the_last(count: int, left: int) -> None:
 
 def test_draining_workers_do_not_count_as_company() -> None:
     pool = Pool()
-    pool.update([instance(0), instance(1, "draining")])
+    pool.update([instance(0), instance(1, "draining")], 0.0)
     send(pool, pool.upstreams[0], [LOST] * 10)
     assert ids(pool, 0.0) == ["w0"]
 
@@ -122,11 +122,11 @@ def test_an_ejected_worker_serves_again_when_the_others_have_left() -> None:
     pool, (first, _) = pool_of(2)
     send(pool, first, [LOST] * 3)
     assert ids(pool, 1.0) == ["w1"]
-    pool.update([instance(0)])
+    pool.update([instance(0)], 0.0)
     assert ids(pool, 1.0) == ["w0"]
     pool.started(first, 6.0)  # its probe is under way, and it is still all there is
     assert ids(pool, 6.0) == ["w0"]
-    pool.update([instance(0), instance(2)])
+    pool.update([instance(0), instance(2)], 0.0)
     assert ids(pool, 6.0) == ["w2"]
 
 
@@ -135,7 +135,7 @@ def test_an_ejected_worker_serves_again_when_the_others_have_left() -> None:
 )
 def test_only_passing_workers_are_sent_to(state: State, available: bool) -> None:
     pool = Pool()
-    pool.update([instance(0, state)])
+    pool.update([instance(0, state)], 0.0)
     assert bool(pool.candidates(0.0)) is available
     assert pool.upstreams[0].available(0.0) is available
 
@@ -144,7 +144,7 @@ def test_update_keeps_the_record_of_who_stays() -> None:
     pool, (first, second, _) = pool_of(3)
     pool.started(second, 0.0)
     send(pool, first, [LOST] * 3)
-    pool.update([replace(instance(0), version="2.0.0"), instance(1), instance(3)])
+    pool.update([replace(instance(0), version="2.0.0"), instance(1), instance(3)], 0.0)
     assert pool.upstreams[:2] == [first, second]
     assert first.instance.version == "2.0.0"
     assert ids(pool, 1.0) == ["w1", "w3"]
@@ -155,7 +155,7 @@ def test_update_keeps_the_record_of_who_stays() -> None:
 def test_a_new_address_is_a_new_worker() -> None:
     pool, (first, *_) = pool_of(3)
     send(pool, first, [LOST] * 3)
-    pool.update([replace(instance(0), address=Address("127.0.0.1", 9999)), instance(1), instance(2)])
+    pool.update([replace(instance(0), address=Address("127.0.0.1", 9999)), instance(1), instance(2)], 0.0)
     assert ids(pool, 1.0) == ["w0", "w1", "w2"]
 
 
@@ -184,9 +184,9 @@ def test_repr_is_a_dashboard_line() -> None:
 def test_suspects_come_last_and_what_an_operator_disabled_never() -> None:
     pool = Pool()
     sure, suspect, disabled = instance(0), replace(instance(1), suspect=True), replace(instance(2), enabled=False)
-    pool.update([suspect, disabled, sure])
+    pool.update([suspect, disabled, sure], 0.0)
     assert ids(pool, now=0) == ["w0"]
-    pool.update([suspect, disabled])
+    pool.update([suspect, disabled], 0.0)
     assert ids(pool, now=0) == ["w1"], "one in doubt is better than none"
-    pool.update([disabled])
+    pool.update([disabled], 0.0)
     assert ids(pool, now=0) == []

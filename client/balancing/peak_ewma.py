@@ -1,0 +1,26 @@
+"""Of two random ones the one from which an answer is expected sooner (Finagle's peak EWMA). Sans-io."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ..candidates import Candidates
+from ..upstream import Upstream
+
+UNKNOWN = 1e9  # seconds: one that never answered gets one request, and no more until it has
+
+
+class PeakEwma:
+    """By the latency of its answers (`Upstream.answered`, `failed`) times what it would then have to do."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def choose(self, candidates: Candidates, now: float, key: bytes = b"") -> Upstream:
+        one, other = candidates.two(self._random)
+        return other if _cost(other, now) * one.weight < _cost(one, now) * other.weight else one
+
+
+def _cost(upstream: Upstream, now: float) -> float:
+    latency = upstream.expected_latency(now)
+    return latency * (upstream.in_flight + 1) if latency else UNKNOWN * upstream.in_flight

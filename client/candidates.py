@@ -1,0 +1,96 @@
+"""Who may be sent to now: a list made once and chosen from many times. Never changed once it is made. Sans-io."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from itertools import accumulate
+from operator import attrgetter
+from random import Random
+from typing import TYPE_CHECKING
+
+from .upstream import Upstream
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+_order = attrgetter("order")
+
+
+class Candidates(list[Upstream]):
+    """In the pool's order, which is that of their ids.
+
+    `even`: all have the same share. `partial`: somebody is left out for this one request, so that nobody's turn should
+    move on.
+    """
+
+    __slots__ = ("_by_id", "_cumulative", "even", "partial", "pool")
+
+    def __init__(
+        self, pool: Pool, members: Iterable[Upstream], even: bool | None = None, partial: bool = False
+    ) -> None:
+        super().__init__(members)
+        self.pool, self.partial = pool, partial
+        self.even = len({upstream.share for upstream in self}) <= 1 if even is None else even
+        self._cumulative: list[float] | None = None
+        self._by_id: dict[str, Upstream] | None = None
+
+    @property
+    def by_id(self) -> dict[str, Upstream]:
+        if self._by_id is None:
+            self._by_id = {upstream.id: upstream for upstream in self}
+        return self._by_id
+
+    @property
+    def shares(self) -> float:
+        """The sum of all."""
+        return self._added()[-1]
+
+    def pick(self, random: Random) -> Upstream:
+        """One at random, by share."""
+        return self[self._place(random)]
+
+    def two(self, random: Random) -> tuple[Upstream, Upstream]:
+        """Two different ones at random, by share; twice the same one if there is no other, or none with a share."""
+        if self.even:
+            count = len(self)
+            first = int(random.random() * count)
+            if count == 1:
+                return self[0], self[0]
+            second = int(random.random() * (count - 1))
+            return self[first], self[second + (second >= first)]
+        first = second = self._place(random)
+        for _ in range(4):  # one may have nearly all
+            if first != second:
+                break
+            second = self._place(random)
+        return self[first], self[second]
+
+    def among(self, upstream: Upstream) -> bool:
+        place = bisect_left(self, upstream.order, key=_order)
+        return place < len(self) and self[place] is upstream
+
+    def without(self, upstream: Upstream) -> Candidates:
+        return self._like(other for other in self if other is not upstream)
+
+    def plus(self, upstream: Upstream) -> Candidates:
+        place = bisect_left(self, upstream.order, key=_order)
+        return self._like([*self[:place], upstream, *self[place:]])
+
+    def but(self, ids: Iterable[str]) -> Candidates:
+        """For one request: without these."""
+        return Candidates(self.pool, (u for u in self if u.id not in ids), self.even or None, partial=True)
+
+    def _like(self, members: Iterable[Upstream]) -> Candidates:
+        return Candidates(self.pool, members, self.even or None)
+
+    def _place(self, random: Random) -> int:
+        if self.even:
+            return int(random.random() * len(self))
+        added = self._added()
+        return min(bisect_right(added, random.random() * added[-1]), len(added) - 1)
+
+    def _added(self) -> list[float]:
+        if self._cumulative is None:
+            self._cumulative = list(accumulate(upstream.share for upstream in self))
+        return self._cumulative
