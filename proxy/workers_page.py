@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from html import escape
-from typing import Literal, cast
+from typing import Literal
 from urllib.parse import parse_qs
 
 from .errors import BadRequest
@@ -32,9 +32,9 @@ def wanted(query: str, accept: bytes) -> Format:
     """`?format=` wins over Accept; JSON is for who does not say. Raises BadRequest."""
     asked = parse_qs(query, keep_blank_values=True).get("format") if query else None
     if asked is not None:
-        if asked[0] not in CONTENT_TYPES:
-            raise BadRequest(f"format={asked[0]!r}: expected json, text or html")
-        return cast(Format, asked[0])
+        if asked[0] in CONTENT_TYPES:
+            return asked[0]
+        raise BadRequest(f"format={asked[0]!r}: expected json, text or html")
     # A browser names HTML first; who names JSON at all wants it.
     if b"application/json" in accept:
         return "json"
