@@ -35,7 +35,7 @@ def bench(tmp_path: Path, tools: tuple[str, ...], *options: str) -> subprocess.C
             (folder / name).symlink_to(where)
     environment = {**os.environ, "PATH": str(folder), "PYTHONPATH": str(ROOT / "src")}
     environment.pop("NODE_PATH", None)
-    command = [sys.executable, ROOT / "scripts/bench_proxy.py", "--quick", *options]
+    command = [sys.executable, str(ROOT / "scripts/bench_proxy.py"), "--quick", *options]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=170, check=False)
 
 
