@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
-from ..client.pool import Pool, Upstream
+from ..client.pool import Pool
+from ..client.upstream import Upstream
 from ..registry.lookup import rows
 
 
 class Row(TypedDict):
-    """`state`: its owner's word. `available`: may be sent to now. `ejected_for`: seconds left; 0: it is not ejected."""
+    """`state`: its owner's word. `available`: may be sent to although there are others.
+
+    `ejected_for`, `busy_for`: seconds left; 0: it is not. `latency`: expected, in seconds; 0: unknown.
+    """
 
     id: str
     host: str
@@ -29,6 +33,8 @@ class Row(TypedDict):
     failures: dict[str, int]
     ejections: int
     ejected_for: float
+    busy_for: float
+    latency: float
 
 
 class View(TypedDict):
@@ -66,20 +72,27 @@ def _row(upstream: Upstream, now: float) -> Row:
         "failures": {outcome.value: count for outcome, count in upstream.failures.items()},
         "ejections": upstream.ejections,
         "ejected_for": round(max(0.0, upstream.ejected_until - now), 3),
+        "busy_for": round(max(0.0, upstream.busy_until - now), 3),
+        "latency": round(upstream.expected_latency(now), 6),
     }
 
 
 def word(row: Row) -> str:
-    """The one word for how it stands: what keeps uploads from it, the strongest first; `passing` if nothing does."""
+    """The one word for how it stands: what keeps uploads from it, the strongest first; `passing` if nothing does.
+
+    `trial`: one request is on its way that decides about its return. `resting`: of weight 0, for when there is nobody else.
+    """
     if not row["enabled"]:
         return "disabled"
     if row["state"] != "passing":
         return row["state"]
     if row["ejected_for"]:
         return "ejected"
+    if row["busy_for"]:
+        return "busy"
     if not row["available"]:
-        return "waiting"  # for the one request that decides about its return, or for its own queue
-    return "suspect" if row["suspect"] else "passing"
+        return "trial"
+    return "suspect" if row["suspect"] else "passing" if row["weight"] else "resting"
 
 
 def merge(views: Iterable[View]) -> View:
@@ -109,6 +122,8 @@ def _worse(one: Row, other: Row) -> Row:
     worse["available"] &= other["available"]
     worse["ejections"] = max(one["ejections"], other["ejections"])
     worse["ejected_for"] = max(one["ejected_for"], other["ejected_for"])
+    worse["busy_for"] = max(one["busy_for"], other["busy_for"])
+    worse["latency"] = max(one["latency"], other["latency"])
     worse["failures"] = {
         name: max(one["failures"].get(name, 0), other["failures"].get(name, 0))
         for name in one["failures"] | other["failures"]

@@ -55,10 +55,13 @@ class Span:
         """Once, whatever became of the request. `worker`: its id, empty where the proxy itself answered."""
         span = self._span
         if span.is_recording():
-            found: dict[str, str | int] = {"http.response.status_code": status}
-            for name, value in (("fairway.service", service), ("fairway.worker", worker), ("fairway.retries", retries)):
-                if value:
-                    found[name] = value
+            named: dict[str, str | int] = {
+                "fairway.service": service,
+                "fairway.worker": worker,
+                "fairway.retries": retries,
+            }
+            found = {name: value for name, value in named.items() if value}
+            found["http.response.status_code"] = status
             if status >= 500:
                 found["error.type"] = str(status)
                 span.set_status(self._error)

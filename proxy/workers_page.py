@@ -50,8 +50,8 @@ def as_json(seen: View) -> bytes:
     return json.dumps(seen).encode() + b"\n"
 
 
-COLUMNS = ("service", "worker", "address", "version", "state", "weight", "in flight", "failures", "ejected")
-NUMBERS = frozenset(("weight", "in flight", "failures", "ejected"))
+COLUMNS = ("service", "worker", "address", "version", "state", "for", "weight", "in flight", "latency", "failures")
+NUMBERS = frozenset(("for", "weight", "in flight", "latency", "failures"))
 
 
 def as_text(seen: View) -> bytes:
@@ -91,11 +91,8 @@ i { display: inline-block; height: .6em; margin-right: .5em; border-radius: 2px;
 # Of the words that standing.word() has; any other is bad news.
 TONES = {
     "passing": "good",
-    "starting": "wait",
-    "draining": "wait",
-    "waiting": "wait",
-    "suspect": "wait",
-    "disabled": "soft",
+    **dict.fromkeys(("starting", "draining", "busy", "trial", "suspect"), "wait"),
+    **dict.fromkeys(("disabled", "resting"), "soft"),
 }
 
 
@@ -158,17 +155,19 @@ def _rows(seen: View) -> Iterator[tuple[str, Row]]:
 
 def _cells(service: str, row: Row) -> tuple[str, ...]:
     """One for each of COLUMNS."""
+    state = word(row)
     host = f"[{row['host']}]" if ":" in row["host"] else row["host"]
     return (
         shown(service),
         shown(row["id"]),
         f"{host}:{row['port']}",
         shown(row["version"]) or "-",
-        word(row),
+        state,
+        f"{left:.0f} s" if (left := {"ejected": row["ejected_for"], "busy": row["busy_for"]}.get(state)) else "-",
         str(row["weight"]),
         str(row["in_flight"]),
+        f"{row['latency'] * 1000:.1f} ms" if row["latency"] else "-",
         str(sum(row["failures"].values())),
-        f"{row['ejected_for']:.0f} s" if row["ejected_for"] else "-",
     )
 
 
