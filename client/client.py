@@ -4,60 +4,65 @@
         print(await client.classify("daisy.jpg"))
 
 By address: the proxy is asked for a few workers at a time; their addresses are kept for the time it allows and used in
-turn. A worker that cannot be reached is left out and the next is tried, all within one deadline.
+turn. An upload that fails is tried again (retry.py is the table of it): by address and redirect on another worker at once,
+with the same one, or with the proxy, after a pause; all within one deadline, and within a budget all uploads share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import io
 import os
+import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
-from aiohttp import ClientTimeout, hdrs
-
-from ..registry import lookup
-from ..registry.errors import WireError
 from ..worker.tensor import Prediction
 from ..worker.wire import answer, multipart
 from .addresses import AddressCache
 from .config import Via
-from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, NoWorker, Unreachable, WorkerFailed
-from .retry import Failure, may_retry
+from .courier import Courier, Failed, origin
+from .errors import Busy, ClientError, DeadlineExceeded
+from .retry import ATTEMPTS, CLIENT_AGAIN, FIRST_ATTEMPTS, FIRST_PAUSE, Attempts, Budget, Failure
 
 Source = str | os.PathLike[str] | bytes
 
-ATTEMPTS = 4  # for one image, each on another worker
-CONNECT_SECONDS = 2.0
-BACKOFF_SECONDS = 0.25  # before asking again when all that were offered failed
+KEEP_SECONDS = 1.0  # the proxy is away: for how long its last word is used before it is asked again
+ASK_AGAIN = 3  # a proxy that redirects to a worker that has just failed us is asked for another one so often
 
 
 class Client:
-    """`url`: the proxy's; `via`: address, forward or redirect; `timeout`: seconds for one image, attempts included."""
+    """`url`: the proxy's; `via`: address, forward or redirect; `timeout`: seconds for one image, attempts included.
+
+    `attempt_timeout`: seconds after which a worker that takes nothing and answers nothing is given up for another one;
+    half of `timeout`, if not given. Shorter is better where answers come quickly.
+    """
 
     def __init__(
-        self, url: str = "http://127.0.0.1:12480", *, via: Via = "address", service: str = "", timeout: float = 30.0
+        self,
+        url: str = "http://127.0.0.1:12480",
+        *,
+        via: Via = "address",
+        service: str = "",
+        timeout: float = 30.0,
+        attempt_timeout: float | None = None,
     ) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self.via = via
         self.timeout = timeout
-        self._headers = {"X-Fairway-Service": service} if service else {}
+        headers = {"X-Fairway-Service": service} if service else {}
+        self._courier = Courier(headers, timeout / 2 if attempt_timeout is None else attempt_timeout)
         self._addresses = AddressCache()
+        self._budget = Budget()
+        self._met = False  # whether a worker has ever answered: who has not may be where we think in vain
         self._looking: asyncio.Task[None] | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._refused: tuple[float, Failed] | None = None  # until when, and why, the proxy is not asked for addresses
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        )
+        await self._courier.__aenter__()
         return self
 
     async def __aexit__(
@@ -66,19 +71,22 @@ class Client:
         if self._looking:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        if self._session:
-            await self._session.close()
+        await self._courier.__aexit__(kind, error, trace)
 
     async def classify(self, image: Source, top: int = answer.DEFAULT_TOP) -> Prediction:
         """`image`: a path, or the bytes of an image file. Raises ClientError's children, and OSError for the path."""
         data = image if isinstance(image, bytes) else await asyncio.to_thread(_read, image)
         name = "image" if isinstance(image, bytes) else os.path.basename(image)
-        asked = [self.url]
+        body, content_type = multipart.encode({"data": (name, data)})
+        query = f"?top={top}" if top != answer.DEFAULT_TOP else ""
+        course = _Course(self._now() + self.timeout, self.url)
+        self._budget.request(self._now())
         try:
-            async with asyncio.timeout(self.timeout):
-                return await self._classify(data, name, top, asked)
+            async with asyncio.timeout_at(course.attempts.deadline):
+                return await self._classify(body, content_type, query, course)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"no answer from {asked[-1]} within {self.timeout:g} s") from error
+            before = f"; before that: {course.last}" if course.last else ""
+            raise DeadlineExceeded(f"no answer from {course.asked} within {self.timeout:g} s{before}") from error
 
     async def classify_many(
         self,
@@ -129,112 +137,89 @@ class Client:
             except (ClientError, OSError) as error:
                 return error
 
-    async def _classify(self, data: bytes, name: str, top: int, asked: list[str]) -> Prediction:
-        """`asked` grows by each address that is asked, for the caller's error."""
-        body, content_type = multipart.encode({"data": (name, data)})
-        query = f"?top={top}" if top != answer.DEFAULT_TOP else ""
-        last: ClientError = NoWorker(f"no worker could be reached through {self.url}")
-        tried: set[str] = set()
-        for attempt in range(ATTEMPTS):
-            url, expect = self.url + "/" + query, False
-            if self.via == "redirect":
-                url, expect = f"{self.url}/-/direct/{query}", True
-            elif self.via == "address":
-                base = await self._next_address(tried)
-                url = base + query
-                tried.add(base)
+    async def _classify(self, body: bytes, content_type: str, query: str, course: _Course) -> Prediction:
+        while True:
+            place = self.url
             try:
-                return await self._upload(url, body, content_type, expect, asked)
-            except _Attempt as failed:
-                last = failed.error
-                if self.via == "address":
-                    self._addresses.forget(base)
-                elif self.via == "forward" and failed.failure is not Failure.NOT_SENT:
-                    raise last from failed  # the proxy has tried other workers already
-                if not may_retry(failed.failure, replayable=True):
-                    raise last from failed
-            if attempt and not self._addresses.fresh(self._now()):
-                await asyncio.sleep(BACKOFF_SECONDS)
-        raise last
+                url = await self._whom(body, content_type, query, course)
+                place = self.url if self.via == "forward" else origin(url)
+                await self._turn(place, course)
+                course.asked = url
+                found = await self._courier.upload(url, body, content_type)
+            except Failed as failed:
+                now = self._now()
+                self._heard(place, failed, now)
+                course.last = failed
+                most = ATTEMPTS if self._met else FIRST_ATTEMPTS
+                again = course.attempts.failed(place, failed.failure, failed.told, now, most)
+                if not again or not self._budget.spend(now):
+                    raise failed.error from failed
+                continue
+            self._met = True
+            self._addresses.answered(place)
+            return found
 
-    async def _upload(self, url: str, body: bytes, content_type: str, expect: bool, asked: list[str]) -> Prediction:
-        assert self._session is not None, "use `async with Client(...)`"
-        asked.append(url)
-        headers = {hdrs.CONTENT_TYPE: content_type, **self._headers}
-        try:
-            # With `expect` a redirecting proxy answers before the body is sent, so it is uploaded only once.
-            async with self._session.post(
-                url, data=io.BytesIO(body), headers=headers, allow_redirects=False, expect100=expect
-            ) as response:
-                said = await response.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _Attempt(Failure.NOT_SENT, Unreachable(f"cannot reach {url}: {_reason(error)}")) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _Attempt(Failure.BROKEN, WorkerFailed(f"{url} broke the connection: {error}")) from error
-        if response.status == 307 and expect:
-            location = response.headers.get(hdrs.LOCATION)
-            if location is None:
-                raise WorkerFailed(f"{url} answered 307, but not where to")
-            return await self._upload(location, body, content_type, False, asked)
-        if response.status == 200:
-            try:
-                return answer.decode(said)
-            except ValueError as error:
-                raise WorkerFailed(f"{url} answered 200, but not with a prediction: {error}") from error
-        text = answer.decode_error(said)
-        match response.status:
-            case 429:
-                raise _Attempt(Failure.BUSY, Busy(text))
-            case 503:
-                raise _Attempt(Failure.BUSY, NoWorker(text))
-            case 504:
-                raise DeadlineExceeded(text)
-            case 404 | 405:
-                raise NoWorker(text)  # no such service, or not in this mode: never about the image
-            case status if 400 <= status < 500:
-                raise ImageRefused(text, status)
-            case status:
-                raise WorkerFailed(f"{url} answered {status}: {text}")
+    async def _whom(self, body: bytes, content_type: str, query: str, course: _Course) -> str:
+        """The URL to upload to."""
+        match self.via:
+            case "forward":
+                return f"{self.url}/{query}"
+            case "address":
+                return await self._next_address(course) + query
+        for _ in range(ASK_AGAIN):
+            await self._turn(self.url, course)
+            course.asked = f"{self.url}/-/direct/{query}"
+            location = await self._courier.redirect(course.asked, body, content_type)
+            place = origin(location)
+            if place not in course.attempts.places and not self._addresses.resting(place, self._now()):
+                break
+        return location
 
-    async def _next_address(self, tried: set[str]) -> str:
-        """A worker's URL, from the cache or from the proxy; preferably none of `tried`."""
+    async def _turn(self, place: str, course: _Course) -> None:
+        """Waits until `place` may be asked; raises the last failure if that would be too late."""
+        pause = course.attempts.pause(place, self._now(), random.random())
+        if pause is None:
+            assert course.last is not None, "only who has failed is waited for"
+            raise course.last.error from course.last
+        if pause:
+            await asyncio.sleep(pause)
+
+    def _heard(self, place: str, failed: Failed, now: float) -> None:
+        """What one upload has met, the others need not meet."""
+        self._met = self._met or isinstance(failed.error, Busy)
+        if place != self.url:
+            rest = CLIENT_AGAIN[failed.failure][1] if failed.told is None else failed.told
+            self._addresses.failed(place, now, rest, ill=failed.failure is not Failure.BUSY)
+
+    async def _next_address(self, course: _Course) -> str:
+        """A worker's URL, from the cache or from the proxy; preferably none that has failed this image."""
         while not self._addresses.fresh(self._now()):
-            # Whoever comes meanwhile shares the look-up under way, and its failure.
+            await self._turn(self.url, course)
+            course.asked = self.url
+            # Whoever comes meanwhile shares the look-up under way, and its failure; and that, until it may be asked again.
             if self._looking is None:
+                if self._refused and (left := self._refused[0] - self._now()) > 0:
+                    refused = self._refused[1]
+                    raise Failed(refused.failure, refused.error, left)
                 self._looking = asyncio.create_task(self._renew())
                 self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen by somebody
             await asyncio.shield(self._looking)
             if self._addresses.known:  # even if they may be kept for no time at all
                 break
-        return self._addresses.next(tried)
+        return self._addresses.next(self._now(), course.attempts.places)
 
     async def _renew(self) -> None:
         try:
-            self._addresses.fill(await self._look_up(), self._now())
+            self._addresses.fill(await self._courier.look_up(self.url), self._now())
+            self._refused = None
+        except Failed as failed:
+            if failed.failure is Failure.BUSY or not self._addresses.known:
+                self._refused = (self._now() + (failed.told or FIRST_PAUSE), failed)
+                raise
+            self._addresses.keep(self._now() + KEEP_SECONDS)  # it is away; its workers need not be
         finally:
             # Within the task, so that nobody can meet one that is over and still in its place.
             self._looking = None
-
-    async def _look_up(self) -> lookup.Lookup:
-        assert self._session is not None, "use `async with Client(...)`"
-        try:
-            async with self._session.get(
-                self.url + "/", headers={hdrs.ACCEPT: "application/json", **self._headers}
-            ) as response:
-                body = await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(
-                f"no proxy answers at {self.url} ({_reason(error)}); start one with scripts/launch"
-            ) from error
-        if response.status in (404, 503):
-            raise NoWorker(answer.decode_error(body))
-        try:
-            found = lookup.decode(body)
-        except WireError as error:
-            raise WorkerFailed(f"{self.url} does not hand out addresses ({response.status}): {error}") from error
-        if not found.instances:
-            raise NoWorker(f"{self.url} knows no worker of {found.service!r}")
-        return found
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -243,12 +228,12 @@ class Client:
         return f"<Client {self.url} via {self.via} [{self._addresses!r}]>"
 
 
-class _Attempt(Exception):
-    """One attempt failed, in a way that may be tried again; `error` is what the caller gets if it is not."""
+class _Course:
+    """One image on its way: `asked` and `last` are for its caller's error."""
 
-    def __init__(self, failure: Failure, error: ClientError) -> None:
-        super().__init__(str(error))
-        self.failure, self.error = failure, error
+    def __init__(self, deadline: float, asked: str) -> None:
+        self.attempts, self.asked = Attempts(deadline), asked
+        self.last: Failed | None = None
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -265,8 +250,3 @@ async def _one_by_one(images: Iterable[Source]) -> AsyncIterator[Source]:
 
 async def _next(reader: AsyncIterator[Source]) -> Source | None:
     return await anext(reader, None)
-
-
-def _reason(error: Exception) -> str:
-    """`Connection refused`, without the address that aiohttp repeats."""
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

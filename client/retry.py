@@ -1,7 +1,11 @@
-"""What may be tried again, on another worker. Pure tables; inference uploads are idempotent by declaration."""
+"""What may be tried again, by whom, and after what pause. Pure tables; inference uploads are idempotent by declaration.
+
+The proxy's table is `AGAIN`; the client library's is `CLIENT_AGAIN`, of which `Attempts` makes the course of one image.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 
@@ -29,6 +33,75 @@ def may_retry(failure: Failure, replayable: bool) -> bool:
     return held if replayable else gone
 
 
+# What the client library makes of it. It holds the whole image, and takes an answer only when all of it is there; the time
+# is its caller's own. failure -> (again, for how many seconds whoever failed is passed by while there are others).
+CLIENT_AGAIN = {
+    Failure.NOT_SENT: (True, 5.0),
+    Failure.BROKEN: (True, 5.0),
+    Failure.BUSY: (True, 1.0),  # or as long as it says itself
+    Failure.TIMEOUT: (True, 5.0),
+    Failure.STARTED: (False, 0.0),
+}
+
+# An answer's status -> what it says about him who gave it. What is not here would be the same anywhere.
+TELLING = {
+    408: Failure.TIMEOUT,
+    429: Failure.BUSY,
+    502: Failure.BROKEN,  # the proxy's worker was lost, and the upload was too long to be held there: it is held here
+    503: Failure.BUSY,
+    504: Failure.TIMEOUT,
+}
+
+ATTEMPTS = 7  # for one image
+FIRST_ATTEMPTS = 3  # while no worker has ever answered us: there is none, rather than none for a moment
+FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0  # seconds, doubling
+LONGEST_PAUSE = 3600.0  # longer is not waited, whatever a server says
+
+
+def retry_after(text: str | None) -> float | None:
+    """Seconds, of a Retry-After field (RFC 9110 10.2.3). A date is no answer to us: it needs clocks that agree."""
+    if text is None or not (text.isascii() and text.isdigit()):
+        return None
+    return min(float(text[:9]), LONGEST_PAUSE)
+
+
+class Attempts:
+    """One image's course: who failed it, who may be asked again, and when.
+
+    The next one is asked at once; whoever has failed this image already, only after a pause: as long as he said himself,
+    and a little more each time. `places` are what the caller tells servers apart by.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.made = 0
+        self._pauses = 0
+        self._failed: dict[str, float] = {}  # place -> not before
+
+    def failed(self, place: str, failure: Failure, told: float | None, now: float, most: int = ATTEMPTS) -> bool:
+        """Whether the image may be tried again at all, somewhere. `told`: seconds, as `retry_after` gives them."""
+        self.made += 1
+        self._failed[place] = now + (told or 0.0)
+        return CLIENT_AGAIN[failure][0] and self.made < most
+
+    @property
+    def places(self) -> Collection[str]:
+        """Those that have failed this image, and were not waited for since."""
+        return self._failed.keys()
+
+    def pause(self, place: str, now: float, chance: float) -> float | None:
+        """Seconds to wait before `place` is asked; None: that would be too late. `chance`, 0 to 1: not all at once."""
+        until = self._failed.pop(place, None)
+        if until is None:
+            return 0.0
+        pause = max(0.0, until - now) + min(FIRST_PAUSE * 2**self._pauses, LAST_PAUSE) * (0.5 + chance / 2)
+        self._pauses += 1
+        return pause if now + pause < self.deadline else None
+
+    def __repr__(self) -> str:
+        return f"<Attempts {self.made} of {ATTEMPTS}, {len(self._failed)} places failed>"
+
+
 class Budget:
     """Retries must not double the load on a cluster in trouble: 20 % of the requests, and 10 a second on top.
 
@@ -40,9 +113,10 @@ class Budget:
         self._most = per_second * 10
         self._tokens, self._since = self._most, 0.0
 
-    def request(self, now: float) -> None:
+    def request(self, now: float, count: int = 1) -> None:
+        """`count` of them since it was last told."""
         self._refill(now)
-        self._tokens = min(self._most, self._tokens + self._share)
+        self._tokens = min(self._most, self._tokens + count * self._share)
 
     def spend(self, now: float) -> bool:
         """True, and one token less, if a retry is in the budget."""

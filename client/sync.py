@@ -20,12 +20,20 @@ class SyncClient:
     """Like `Client`; works inside a running event loop (Jupyter) too. `close()` it, or use `with`."""
 
     def __init__(
-        self, url: str = "http://127.0.0.1:12480", *, via: Via = "address", service: str = "", timeout: float = 30.0
+        self,
+        url: str = "http://127.0.0.1:12480",
+        *,
+        via: Via = "address",
+        service: str = "",
+        timeout: float = 30.0,
+        attempt_timeout: float | None = None,
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fairway-client", daemon=True)
         self._thread.start()
-        self._client = self._run(self._open(url, via, service, timeout))
+        self._client = self._run(
+            _open(Client(url, via=via, service=service, timeout=timeout, attempt_timeout=attempt_timeout))
+        )
         self._unfinished: set[AsyncGenerator[object]] = set()
 
     def classify(self, image: Source, top: int = 5) -> Prediction:
@@ -61,12 +69,13 @@ class SyncClient:
     ) -> None:
         self.close()
 
-    async def _open(self, url: str, via: Via, service: str, timeout: float) -> Client:
-        return await Client(url, via=via, service=service, timeout=timeout).__aenter__()
-
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 async def _next(answers: AsyncIterator[T]) -> T | None:
     return await anext(answers, None)
+
+
+async def _open(client: Client) -> Client:
+    return await client.__aenter__()

@@ -114,7 +114,7 @@ ERRORS: list[tuple[int, bytes, type[ClientError], str]] = [
 @pytest.mark.parametrize("via", VIAS)
 @pytest.mark.parametrize(("status", "body", "error", "text"), ERRORS)
 async def test_typed_errors(via: Via, status: int, body: bytes, error: type[ClientError], text: str) -> None:
-    async with cluster(says(status, body)) as (proxy, (worker,)), Client(url(proxy), via=via) as client:
+    async with cluster(says(status, body)) as (proxy, (worker,)), Client(url(proxy), via=via, timeout=0.5) as client:
         with pytest.raises(error, match=text) as caught:
             await client.classify(b"image")
         assert type(caught.value) is error
@@ -133,7 +133,7 @@ async def test_nobody_at_the_proxys_address(via: Via) -> None:
 
 @pytest.mark.parametrize("via", VIAS)
 async def test_no_worker(via: Via) -> None:
-    async with proxy_for(wait_seconds=0.05) as proxy, Client(url(proxy), via=via) as client:
+    async with proxy_for(wait_seconds=0.05) as proxy, Client(url(proxy), via=via, timeout=0.9) as client:
         with pytest.raises(NoWorker, match="no worker serves 'classify'"):
             await client.classify(b"image")
 
@@ -147,7 +147,7 @@ async def test_no_worker(via: Via) -> None:
     ],
 )
 async def test_a_door_that_hands_out_no_addresses(body: bytes, error: type[ClientError]) -> None:
-    async with Worker(says(200, body)) as door, Client(f"http://{door.address}") as client:
+    async with Worker(says(200, body)) as door, Client(f"http://{door.address}", timeout=0.5) as client:
         with pytest.raises(error):
             await client.classify(b"image")
 

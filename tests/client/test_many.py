@@ -143,7 +143,7 @@ async def test_a_look_up_is_shared_by_all_who_need_it() -> None:
         await asyncio.sleep(0.05)
         return web.json_response({"error": "no worker"}, status=503)
 
-    async with Worker(nobody) as door, Client(f"http://{door.address}") as client:
+    async with Worker(nobody) as door, Client(f"http://{door.address}", timeout=0.5) as client:
         found = [answer async for _, answer in client.classify_many([b"image"] * 8, concurrency=8)]
     assert all(isinstance(answer, NoWorker) for answer in found)
-    assert asked == 1
+    assert 1 < asked <= 4  # 0.05 s each, and 0.1 s between two
