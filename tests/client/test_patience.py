@@ -129,9 +129,9 @@ async def test_a_slow_upload_is_no_frozen_worker(via: Via) -> None:
 @pytest.mark.parametrize("via", ["forward", "redirect"])
 async def test_a_proxy_that_is_away_for_a_moment(via: Via) -> None:
     port = free_port()
-    async with Worker() as worker, proxy_for(worker.address, port=port) as proxy, Client(url(proxy), via=via) as client:
-        assert await client.classify(b"image") == EXPECTED
-        await proxy.close()
+    async with Worker() as worker, Client(f"http://127.0.0.1:{port}", via=via) as client:
+        async with proxy_for(worker.address, port=port):
+            assert await client.classify(b"image") == EXPECTED
         uploads = [asyncio.create_task(client.classify(b"image")) for _ in range(8)]
         await asyncio.sleep(0.3)  # how long a restart takes is what this is about
         assert not any(upload.done() for upload in uploads)
@@ -140,13 +140,10 @@ async def test_a_proxy_that_is_away_for_a_moment(via: Via) -> None:
 
 
 async def test_a_proxy_that_is_gone_is_not_missed_by_who_knows_the_workers() -> None:
-    async with (
-        Worker() as worker,
-        proxy_for(worker.address, address_ttl_seconds=0.0) as proxy,
-        Client(url(proxy)) as client,
-    ):
-        assert await client.classify(b"image") == EXPECTED
-        await proxy.close()
+    port = free_port()
+    async with Worker() as worker, Client(f"http://127.0.0.1:{port}") as client:
+        async with proxy_for(worker.address, port=port, address_ttl_seconds=0.0):
+            assert await client.classify(b"image") == EXPECTED
         for _ in range(8):
             assert await client.classify(b"image") == EXPECTED
 
