@@ -259,7 +259,7 @@ class Exchange:
         upload, length, client, task = self._upload, answer.length, self._client, self._task
         if answer.noted and (load := answer.noted.get(b"endpoint-load-metrics")):
             assert self._pool is not None
-            getattr(self._pool, "reported", print)(self._upstream, load)
+            self._pool.reported(self._upstream, load)
         if answer.status in (429, 503) and upload.replayable:
             await self._refused(worker, answer, data)
         self.status = answer.status
@@ -335,7 +335,7 @@ class Exchange:
                 raise ConnectionResetError("it broke off in its answer")
             data += more
         assert self._pool is not None
-        getattr(self._pool, "busy", print)(
+        self._pool.busy(
             self._upstream, self._door.reactor.now + _seconds(answer.noted.get(b"retry-after"))
         )
         self._answered(worker, answer, len(data) == length)

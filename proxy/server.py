@@ -101,6 +101,8 @@ class Proxy:
 
     async def close(self) -> None:
         """Readiness first, then no new connections, then the requests in flight get their time."""
+        if self.draining:
+            return
         self.forwarder.draining = True
         self.lookups.clear()
         if self._listener is not None:

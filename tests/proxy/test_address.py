@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fairway.proxy.address import answer
+from fairway.proxy.address import answer, wanted
 from fairway.proxy.config import AddressFormat
 from fairway.proxy.errors import BadRequest
 from fairway.registry import lookup
@@ -22,7 +22,7 @@ JSON = "application/json"
 
 
 @pytest.mark.parametrize(
-    ("accept", "wanted", "default", "body"),
+    ("accept", "asked", "default", "body"),
     [
         ("", None, "host:port", b"127.0.0.1:9001\n"),
         ("*/*", None, "host:port", b"127.0.0.1:9001\n"),
@@ -37,10 +37,10 @@ JSON = "application/json"
         ("*/*", "json", "host:port", None),
     ],
 )
-def test_forms(accept: str, wanted: str | None, default: AddressFormat, body: bytes | None) -> None:
-    said = answer(FOUND, accept, wanted, default)
+def test_forms(accept: str, asked: str | None, default: AddressFormat, body: bytes | None) -> None:
+    said = answer(FOUND, wanted("" if asked is None else f"x=1&format={asked}", accept.encode(), default))
     assert said.status == 200
-    assert said.headers["Cache-Control"] == "no-store"
+    assert ("Cache-Control", "no-store") in said.headers
     if body is not None:
         assert (said.body, said.content_type) == (body, "text/plain")
         return
@@ -56,7 +56,7 @@ def test_forms(accept: str, wanted: str | None, default: AddressFormat, body: by
     assert [i.address for i in lookup.decode(said.body).instances] == [i.address for i in FOUND.instances[:3]]
 
 
-@pytest.mark.parametrize("wanted", ["", "ports", "JSON", "host"])
-def test_an_unknown_form_is_refused_with_the_known_ones(wanted: str) -> None:
+@pytest.mark.parametrize("asked", ["", "ports", "JSON", "host"])
+def test_an_unknown_form_is_refused_with_the_known_ones(asked: str) -> None:
     with pytest.raises(BadRequest, match="port, url, json or host:port"):
-        answer(FOUND, "*/*", wanted, "host:port")
+        wanted(f"format={asked}", b"*/*", "host:port")

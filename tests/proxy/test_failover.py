@@ -81,10 +81,10 @@ async def test_a_dead_worker_costs_nobody_an_error() -> None:
 async def test_a_worker_that_breaks_before_it_answers(manner: str) -> None:
     rogue = Rogue(manner)
     async with raw_worker(rogue) as bad, Worker() as worker, proxy_for(bad, worker.address) as proxy:
-        for _ in range(5):
+        for _ in range(8):
             assert await post(proxy) == (200, DAISY)
         assert rogue.times == failures(proxy, 0) == 3  # and out: no upload was tried there twice
-        assert [seen.body for seen in worker.requests] == [b"image"] * 5
+        assert [seen.body for seen in worker.requests] == [b"image"] * 8
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -96,7 +96,7 @@ async def test_a_busy_or_draining_worker_is_passed_by(status: int) -> None:
     ):
         for _ in range(12):
             assert await post(proxy) == (200, DAISY)
-        assert len(busy.requests) >= 6
+        assert len(busy.requests) == 1  # it is left alone for the second that it asks for
         assert len(worker.requests) == 12
         assert failures(proxy, 0) == 0  # busy is not ill
 
@@ -176,7 +176,7 @@ async def test_an_exhausted_budget_is_502() -> None:
     """With nothing in the budget, even an upload that another worker could take is not tried again."""
     rogue = Rogue("resets")
     async with raw_worker(rogue) as bad, Worker() as worker, proxy_for(bad, worker.address) as proxy:
-        proxy._forwarder._budget = Budget(share=0.0, per_second=0.0)
+        proxy.forwarder.budget = Budget(share=0.0, per_second=0.0)
         assert sorted([(await post(proxy))[0], (await post(proxy))[0]]) == [200, 502]
         assert (rogue.times, len(worker.requests)) == (1, 1)
 
@@ -262,7 +262,7 @@ async def test_no_second_answer_follows_one_that_was_begun() -> None:
     """The upload goes wrong while the answer to it is on its way: it can only be broken off."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
     async with raw_worker(early(answer)) as bad, proxy_for(bad, replay_bytes=1000, stall_seconds=0.3) as proxy:
-        said = await exchange(proxy, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\n" + bytes(5000))
+        said = await exchange(proxy, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n" + bytes(5000))
         assert said.startswith(b"HTTP/1.1 200 ")
         assert said.endswith(b"\r\n\r\nhalf")
         assert said.count(b"HTTP/1.1") == 1

@@ -104,8 +104,8 @@ REFUSED: dict[str, tuple[bytes, set[int]]] = {
     "CONNECT": (post(line=b"CONNECT elsewhere:443 HTTP/1.1"), {400}),
     "OPTIONS *": (post(line=b"OPTIONS * HTTP/1.1"), {400}),
     "a target that extends the worker's authority": (post(line=b"GET @elsewhere/ HTTP/1.1"), {400}),
-    "200 fields": (post(*(b"X-%d: x" % i for i in range(200))), {400}),
-    "a field of 64 KiB": (post(b"X-A: " + b"a" * 65536), {400}),
+    "200 fields": (post(*(b"X-%d: x" % i for i in range(200))), {431}),
+    "a field of 64 KiB": (post(b"X-A: " + b"a" * 65536), {431}),
 }
 
 ACCEPTED: dict[str, tuple[bytes, bytes, bytes]] = {

@@ -94,7 +94,7 @@ async def test_an_upload_that_stands_still_is_given_up(replay_bytes: int) -> Non
         async with asyncio.timeout(5):
             head = await reader.readuntil(b"\r\n\r\n")
         writer.close()
-        assert head.startswith(b"HTTP/1.1 400 ")
+        assert head.startswith(b"HTTP/1.1 408 ")
         (upstream,) = proxy.resolver.services()["classify"].upstreams
         assert not any(upstream.failures.values())
 

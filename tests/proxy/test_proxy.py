@@ -59,7 +59,9 @@ async def test_no_field_is_invented_on_the_way_to_a_worker() -> None:
     async with Worker() as worker, proxy_for(worker.address) as proxy:
         await exchange(proxy, b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         (seen,) = worker.requests
-        assert sorted(seen.headers) == ["Host", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"]
+        assert sorted(seen.headers) == [
+            "Forwarded", "Host", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("chunked", [True, False])
