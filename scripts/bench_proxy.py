@@ -30,6 +30,7 @@ from pathlib import Path
 
 import bench_proxy_plots
 from bench_machine import LOAD_CORE, busy_seconds, cpu_seconds, described, end_on_sigterm, free_ports, own_seconds
+from bench_proxy_contenders import versions
 from bench_proxy_load import Programs
 from bench_proxy_sections import FORWARDING, QUICK, SECTIONS, Bench, Scope, say
 
@@ -73,7 +74,7 @@ def main() -> int:
                 say(f"failed: {bench.findings.failures[-1]}")
     took = time.monotonic() - began
     others = max(0.0, busy_seconds() - busy - (own_seconds() - own)) / took * 100
-    print(f"{described()}. Took {took:.0f} s; other processes used {others:.0f} % of a core meanwhile.")
+    print(f"{described()}; {versions()}. Took {took:.0f} s; other processes used {others:.0f} % of a core meanwhile.")
     for text in (*bench.findings.left_out, *bench.findings.failures):
         print(f"Without {text}.")
     if given.json:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from bench_machine import CONTENDER_CORE, LOAD_CORE, cpu_seconds, free_ports, listens, peak_memory, pinned
@@ -80,7 +83,8 @@ def running(kind: Kind, workers: Sequence[int], core: int = CONTENDER_CORE) -> I
     with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
         said = ""
         for _ in range(3):  # somebody else may take a port just now
-            place = Place(*free_ports(2), workers, Path(folder))
+            port, second_port = free_ports(2)
+            place = Place(port, second_port, workers, Path(folder))
             with ExitStack() as attempt:
                 process = attempt.enter_context(started(kind.command(place), place, core))
                 if kind.beside:
@@ -112,6 +116,18 @@ def started(command: list[str], place: Place, core: int) -> Iterator[subprocess.
 
 def which(program: str) -> str | None:
     return shutil.which(program) or shutil.which(f"/usr/sbin/{program}")
+
+
+def versions() -> str:
+    """Of all that is installed; what a program says of itself is shortened to its number."""
+    said = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("uvloop", "httptools"))]
+    said.append(f"aiohttp {version('aiohttp')}")
+    for program, flag in (("nginx", "-v"), ("haproxy", "-v"), ("node", "--version")):
+        if where := which(program):
+            done = subprocess.run([where, flag], capture_output=True, text=True, check=False)
+            if number := re.search(r"\d+(\.\d+)+", done.stdout + done.stderr):
+                said.append(f"{program} {number[0]}")
+    return ", ".join(said)
 
 
 @functools.cache

@@ -44,9 +44,8 @@ def netns() -> ModuleType:
 def limit(host: Any, megabits: float) -> None:
     """Both directions of its cable. Raises RuntimeError where the kernel or `tc` cannot."""
     shape = ("root", "tbf", "rate", f"{megabits}mbit", "burst", "256kb", "limit", "8mb")
-    ends = (host.command("tc", "qdisc", "add", "dev", "eth0", *shape),)
-    ends += (("ip", "netns", "exec", host.switch, "tc", "qdisc", "add", "dev", host.port, *shape),)
-    for command in ends:
+    for namespace, device in ((host.namespace, "eth0"), (host.switch, host.port)):
+        command = ("ip", "netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, *shape)
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:

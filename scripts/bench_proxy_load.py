@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench_machine import LOAD_CORE, pinned
 
@@ -58,11 +59,11 @@ class Programs:
             subprocess.run([compiler, "-O2", "-o", program, source], check=True)
         return cls((str(folder / "load"),), (str(folder / "sink"),), True)
 
-    def load(self, port: int, core: int = LOAD_CORE, within: Sequence[str] = (), **options: object) -> Load:
+    def load(self, port: int, core: int = LOAD_CORE, within: Sequence[str] = (), **options: Any) -> Load:
         """One measurement. Options are those of scripts/load/load.c; `within`: words before the command."""
         words = [f for name, value in options.items() for f in (f"--{name.replace('_', '-')}", f"{value}")]
         command = [*within, *self.load_command, "--port", str(port), *words]
-        seconds = float(str(options.get("seconds", 1)))
+        seconds = float(options.get("seconds", 1))
         done = subprocess.run(
             command, capture_output=True, text=True, preexec_fn=pinned(core), timeout=seconds + PATIENCE, check=False
         )
@@ -75,7 +76,7 @@ class Programs:
 
     @contextmanager
     def sinks(
-        self, count: int = 4, core: int = LOAD_CORE, within: Sequence[str] = (), **options: object
+        self, count: int = 4, core: int = LOAD_CORE, within: Sequence[str] = (), **options: Any
     ) -> Iterator[list[int]]:
         """-> the ports of so many workers in one process. Options are those of scripts/load/sink.c."""
         words = [f for name, value in options.items() for f in (f"--{name.replace('_', '-')}", f"{value}")]

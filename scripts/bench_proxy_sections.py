@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import bench_proxy_findings as tables
 import bench_proxy_links
@@ -90,7 +91,7 @@ class Bench:
         self.findings.failures.append(f"{kind.name}{what and f' ({what})'}: {error}")
         say(f"failed: {self.findings.failures[-1]}")
 
-    def measure(self, contender: Contender, core: int = LOAD_CORE, **options: object) -> tuple[Load, float]:
+    def measure(self, contender: Contender, core: int = LOAD_CORE, **options: Any) -> tuple[Load, float]:
         """-> what the load said, and microseconds of the proxy's CPU per request."""
         before = contender.cpu()
         said = self.programs.load(contender.port, core, **options)
@@ -103,7 +104,7 @@ class Bench:
         contenders: list[Contender],
         record: str,
         core: int = LOAD_CORE,
-        **options: object,
+        **options: Any,
     ) -> None:
         """Who fails is asked no more in this section. `record`: the end of its columns' names."""
         shown = "median" if section == "latency" else "cpu"
@@ -134,14 +135,14 @@ class Bench:
         with self.programs.sinks() as ports, ExitStack() as ends:
             contenders = self.begin(ends, FORWARDING, ports, CONTENDER_CORE)
             for size in self.scope.sizes:
-                options = {"size": size, "connections": self.scope.connections}
+                options: dict[str, Any] = {"size": size, "connections": self.scope.connections}
                 self.in_turns("forward", size_name(size), contenders, str(size), **options)
         return "### Forwarding, 16 connections\n\n" + tables.forward(self.findings, self.scope.sizes)
 
     def address(self) -> str:
         with self.programs.sinks() as ports, ExitStack() as ends:
             contenders = self.begin(ends, ADDRESSING, ports, CONTENDER_CORE)
-            options = {"get": 1, "connections": self.scope.askers, "workers": ",".join(map(str, ports))}
+            options: dict[str, Any] = {"get": 1, "connections": self.scope.askers, "workers": ",".join(map(str, ports))}
             self.in_turns("address", "connections kept", contenders, "keep", **options)
             self.in_turns("address", "a connection each", contenders, "new", new=1, **options)
         return f"### Handing out addresses, {self.scope.askers} connections\n\n" + tables.address(self.findings)
@@ -182,7 +183,7 @@ class Bench:
 
     def overload(self) -> str:
         """Workers of known speed: they take their time, and refuse whoever finds their queue full."""
-        workers = {"service_us": 10_000, "slots": 2, "queue": 6}
+        workers: dict[str, Any] = {"service_us": 10_000, "slots": 2, "queue": 6}
         with self.programs.sinks(**workers) as ports, ExitStack() as ends:
             for contender in self.begin(ends, LOADED, ports, CONTENDER_CORE):
                 try:
@@ -193,7 +194,7 @@ class Bench:
 
     def _overload(self, contender: Contender) -> None:
         for turn in range(1, min(3, self.scope.rounds) + 1):
-            options = {"size": 20_000, "busy": 1, "seconds": 2 * self.scope.seconds}
+            options: dict[str, Any] = {"size": 20_000, "busy": 1, "seconds": 2 * self.scope.seconds}
             peak, _ = self.measure(contender, connections=16, **options)
             asked, _ = self.measure(contender, connections=1024, rate=3 * peak.rate, **options)
             offered = (asked.done + asked.refused + asked.failed + asked.missed) / asked.seconds
