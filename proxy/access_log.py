@@ -201,7 +201,7 @@ LONGEST_ESCAPE = 16  # \xf0\x9f\x8c\xbc
 
 
 def _json(text: str) -> str:
-    return json.dumps(text)[1:-1].replace("\x7f", "\\u007f")
+    return json.dumps(text)[1:-1]
 
 
 APACHE = {byte: f"\\x{byte:02x}" for byte in range(256) if not 33 <= byte <= 126} | {34: '\\"', 92: "\\\\"}

@@ -102,13 +102,13 @@ def merge(views: Iterable[View]) -> View:
     """
     first, *others = views
     found: dict[str, dict[str, Row]] = {
-        name: {row["id"]: row.copy() for row in members} for name, members in first["services"].items()
+        name: {row["id"]: row for row in members} for name, members in first["services"].items()
     }
     for other in others:
         for name, members in other["services"].items():
             known = found.setdefault(name, {})
             for row in members:
-                known[row["id"]] = _worse(known[row["id"]], row) if row["id"] in known else row.copy()
+                known[row["id"]] = _worse(known[row["id"]], row) if row["id"] in known else row
     return {
         "mode": first["mode"],
         "registry_connected": all(each["registry_connected"] for each in (first, *others)),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +109,14 @@ def test_what_strangers_send_stays_in_its_place(format: Format, bad: bytes) -> N
         assert match["received"] == "1"
 
 
+@pytest.mark.parametrize("format", ["json", "common"])
+def test_a_target_alone_is_cut_and_escaped(format: Format) -> None:
+    lines = Lines(format)
+    assert b"/" + b"a" * 2047 + b"..." in lines.line(replace(ENTRY, target=b"/" + b"a" * 2048))
+    assert b"/" + b"a" * 2047 + b"..." not in lines.line(replace(ENTRY, target=b"/" + b"a" * 2047))
+    assert lines.line(replace(ENTRY, target=b'/"')).count(b'\\"') == 1
+
+
 @given(
     *(st.text() for _ in range(3)), *(st.binary(max_size=300) for _ in range(3)), st.sampled_from(["json", "common"])
 )  # fmt: skip
@@ -147,12 +158,12 @@ def pipe(most: int | None = None) -> Iterator[tuple[int, AccessLog]]:
         os.close(theirs)
 
 
-def lines_of(file: int, count: int) -> list[dict[str, object]]:
+def lines_of(file: int, count: int, at_once: int = 1 << 16) -> list[dict[str, object]]:
     """The next `count`, however they come."""
     data = b""
     while data.count(b"\n") < count:
         assert select.select([file], [], [], 20)[0], "nothing came"
-        data += os.read(file, 1 << 16)
+        data += os.read(file, at_once)
     return [json.loads(line) for line in data.splitlines()]
 
 
@@ -255,6 +266,8 @@ from fairway.proxy.access_log import AccessLog, Entry
 log = AccessLog("json")
 for number in range(1000):
     log.write(Entry(1.0, "c", b"POST", b"/" + sys.argv[1].encode() * 300, 200, 1, 2, 0.5, "s", "w", number, b""))
+print("all given", file=sys.stderr, flush=True)
+sys.stdin.read()
 log.close()
 """
 
@@ -263,13 +276,24 @@ def test_several_processes_write_into_one_pipe() -> None:
     ours, theirs = os.pipe()
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, name], stdout=theirs, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
+            [sys.executable, "-c", WRITER, name],
+            stdin=subprocess.PIPE,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         )
         for name in "abc"
     ]
     os.close(theirs)
-    found = lines_of(ours, 3000)
+    for writer in writers:
+        assert writer.stderr is not None
+        assert writer.stderr.readline() == b"all given\n"
+    while struct.unpack("i", fcntl.ioctl(ours, termios.FIONREAD, bytes(4)))[0] < 60_000:
+        time.sleep(0.001)  # until they stand in each other's way, which nobody announces
+    found = lines_of(ours, 3000, PIPE_BUF)  # as there is room, now one of them goes on and now another
+    for writer in writers:
+        writer.communicate()
     os.close(ours)
-    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
     for name in "abc":
         assert [line["retries"] for line in found if line["target"] == "/" + name * 300] == list(range(1000))
