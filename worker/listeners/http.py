@@ -3,6 +3,8 @@
 POST /        multipart field `data` (or the only file), or the image itself as the body; `?top=K`
 PUT  /NAME    the same, as `curl -T x.jpg` sends it
 GET  /healthz alive?    GET /readyz  taking requests?
+
+Every answer says how busy the worker is, for those who choose between workers (`wire/load.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from ..errors import BadRequest, Overloaded, TooLarge, WorkerError
-from ..wire import answer, multipart
+from ..wire import answer, load, multipart
 
 if TYPE_CHECKING:
     from ..config import WorkerSettings
@@ -124,6 +126,7 @@ class HttpListener:
     def _refused(self, status: int, text: str) -> web.Response:
         """The body may still come: what follows on this connection could not be told from a request."""
         response = self._error(status, text)
+        response.headers[load.FIELD] = self._load()
         response.force_close()
         return response
 
@@ -150,9 +153,15 @@ class HttpListener:
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
+        response.headers[load.FIELD] = self._load()
         if self._engine.draining:
             response.force_close()
         return response
+
+    def _load(self) -> str:
+        """Without the request that is being answered."""
+        engine = self._engine
+        return load.encode(self.in_flight, max(0, engine.waiting - 1), engine.waiting / engine.max_waiting)
 
     def _http_error(self, request: web.Request, error: web.HTTPException) -> web.Response:
         status, text, headers = error.status, error.reason, {}
