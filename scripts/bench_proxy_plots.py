@@ -12,7 +12,7 @@ COLOURS = {
     **{OURS: "#1b7f4d", "nginx": "#e3a04b", "nginx-tuned": "#c2571a", "haproxy": "#3267a8"},
     **{"haproxy-splice": "#8fb4dd", "node": "#888888", "node-keepalive": "#bbbbbb", "aiohttp": "#a066b8"},
 }
-WAYS = {"forwarded": "#c2571a", "by address": "#1b7f4d"}
+WAYS = {"forwarded": ("#e3a04b", 4.5), "by address": ("#1b7f4d", 1.5)}  # where they are the same, both are seen
 
 
 def drawn(findings: Findings, sizes: Sequence[int], images: Sequence[int], workers: int, folder: Path) -> list[Path]:
@@ -59,11 +59,12 @@ def scale(findings: Findings, images: Sequence[int], workers: int, subplots: Cal
     """Images a second over the number of workers, one field per size."""
     figure, fields = subplots(1, len(images), figsize=(2.2 * len(images), 2.6), layout="constrained", squeeze=False)
     for size, axes in zip(images, fields[0], strict=True):
-        for way, colour in WAYS.items():
+        for way, (colour, width) in WAYS.items():
             counts = range(1, workers + 1)
             rates = [findings.median("scale", f"{size} {way}", f"rate_{count}") for count in counts]
-            axes.plot(counts, rates, marker="o", ms=3, color=colour, label=way)
-        axes.set(title=size_name(size), xlabel="workers", ylim=(0, None), xticks=range(1, workers + 1))
+            axes.plot(counts, rates, marker="o", ms=3, lw=width, color=colour, label=way)
+        axes.set(title=size_name(size), xlabel="workers", xlim=(0.7, workers + 0.3), xticks=range(1, workers + 1))
+        axes.set_ylim(0, None)
     fields[0][0].set_ylabel("images a second")
     fields[0][0].legend(fontsize=7)
     return figure
