@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import timeit
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from fairway.proxy.standing import View, view
 from fairway.proxy.usage import usage
 from fairway.registry.instance import Address, Instance
 
+from ..conftest import ROOT
 from .exposition import Family, read
 
 USED = Usage(1.5, 20_000_000, 12, 1.7e9)
@@ -208,6 +210,14 @@ def test_what_this_process_takes() -> None:
     without = read(text(Metrics().snapshot(seeing(), usage(Path("/nowhere"))), seeing()))
     assert P + "process_open_fds" not in without
     assert P + "process_cpu_seconds_total" in without
+
+
+def test_the_documentation_has_them_all() -> None:
+    told = (ROOT / "docs/observing.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*)\|", told, re.MULTILINE)
+    assert [(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows] == [
+        (metric.name, metric.kind, metric.labels) for metric in METRICS
+    ]
 
 
 def test_counting_is_cheap() -> None:
