@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 
 from ..registry.options import add_options, read_options
 from ..registry.process import run
 from .config import ProxySettings
-from .server import Proxy, resolver_of
+from .processes import SIBLINGS, Processes
+from .server import Proxy, quiet_collector, resolver_of
 
 
 def proxy(arguments: Sequence[str]) -> int:
@@ -25,8 +27,12 @@ def proxy(arguments: Sequence[str]) -> int:
 
     async def main(stop: asyncio.Event) -> None:
         settings = read_options(ProxySettings, given)
+        if settings.processes > 1 and not os.environ.get(SIBLINGS):
+            await Processes(settings, arguments).run(stop)
+            return
         door = Proxy(settings, resolver_of(settings))
         await door.start()
+        quiet_collector()
         await stop.wait()
         await door.close()
 

@@ -79,4 +79,4 @@ class Dechunker:
 
 def chunk(data: bytes | memoryview) -> bytes:
     """One chunk; `data` is not empty: that would be the end."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    return b"%x\r\n" % len(data) + data + b"\r\n"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from .errors import AnswerBroken, ClientGone, HeadTooLarge, Overloaded, ProxyError, RequestTimeout
-from .forward import Exchange
-from .head import END, MAX_HEAD, RequestHead, origin, parse_request
+from .accounts import GONE
+from .errors import AnswerBroken, ClientGone, HeadTooLarge, Overloaded, ProxyError, RequestTimeout, WorkerLost
+from .exchange import Exchange
+from .head import END, MAX_HEAD, RequestHead, origin, parse_request, without
 from .reactor import Task, event
 from .reply import refusal
+from .route import Route
 from .stream import Stream
+from .tracing import Span
 
 if TYPE_CHECKING:
     from .server import Proxy
@@ -24,10 +27,10 @@ LINGER_BYTES, LINGER_SECONDS = 8 * 1024 * 1024, 2.0
 class Connection:
     """`resting`: between two requests. `peer`: the client's address, for the log and the worker."""
 
-    __slots__ = ("_host", "_origin", "_proxy", "_task", "peer", "pending", "requests", "resting", "stream")
+    __slots__ = ("_admin", "_host", "_origin", "_proxy", "_task", "peer", "pending", "requests", "resting", "stream")
 
-    def __init__(self, proxy: Proxy, stream: Stream, peer: str) -> None:
-        self._proxy, self.stream, self.peer = proxy, stream, peer
+    def __init__(self, proxy: Proxy, stream: Stream, peer: str, admin: bool = False) -> None:
+        self._proxy, self.stream, self.peer, self._admin = proxy, stream, peer, admin
         self.pending, self._host, self._origin = b"", b"\0", b""
         self.requests, self.resting = 0, True
 
@@ -46,7 +49,7 @@ class Connection:
             pass
         finally:
             self.stream.close()
-            self._proxy.closed(self)
+            self._proxy.left(self)
 
     async def refuse(self, task: Task) -> None:
         """Says that there is no room, to whatever the client wants."""
@@ -59,7 +62,7 @@ class Connection:
             pass
         finally:
             self.stream.close()
-            self._proxy.closed(self)
+            self._proxy.left(self)
 
     def drain(self) -> None:
         """Ends it if it rests. One that has just been sent a request answers it, and is closed then."""
@@ -90,7 +93,10 @@ class Connection:
         began = proxy.reactor.now
         proxy.in_flight += 1
         head: RequestHead | None = None
+        found: Route | None = None
         exchange: Exchange | None = None
+        span: Span | None = None
+        request_id, status, sent = b"", 0, 0
         try:
             end = data.find(END)
             if end < 0 or data[:1] == b"\r":
@@ -107,39 +113,49 @@ class Connection:
             else:
                 head = parse_request(head_bytes)
                 found = proxy.route(head)
-            if found.manner == "forward":
+            if found.manner == "forward" and not self._admin:
                 origin = self._origin if head.host == self._host and not head.noted else self._origin_of(head)
-                exchange = Exchange(proxy.forwarder, task, stream, head, found, proxy.request_id(head), origin)
+                request_id = proxy.request_id(head)
+                if proxy.accounts.tracer is not None:
+                    span = proxy.accounts.tracer.begin(head.method, head.target, head.noted.get(b"traceparent"))
+                    origin = traced(head, span) + origin
+                exchange = Exchange(proxy.forwarder, task, stream, head, found, request_id, origin)
                 if proxy.in_flight > proxy.most_in_flight:
                     raise Overloaded(
                         f"{proxy.most_in_flight} requests are being worked on already; try again in a second"
                     )
                 await exchange.run(data)
-                self.pending = exchange.rest
-                proxy.forwarded(self, head, found, exchange, began)
+                self.pending, status = exchange.rest, exchange.status
                 if exchange.reusable:
                     return True
                 await self._linger()
                 return False
             proxy.remember(head_bytes, head, found)
-            reply = await proxy.reply(head, found, task)
+            reply = await proxy.pages.reply(head, found, task, self._admin)
+            status, sent = reply.status, len(reply.body)
             again = head.keep_alive and head.length == 0 and not proxy.draining
             await self._say(reply.encode(head.method, not again, head.http11), again)
             self.pending = data
-            proxy.replied(self, head, found, reply.status, len(reply.body), began)
             return again
         except ProxyError as error:
             if exchange is not None and exchange.started:
                 raise ClientGone(str(error)) from error  # a second answer must not follow the first
             reply = refusal(error)
-            proxy.refused(self, head, error, exchange, began)
+            status, sent = reply.status, len(reply.body)
             await self._say(reply.encode(head.method if head else b"", True, True), False)
             return False
-        except (ClientGone, AnswerBroken) as error:
-            proxy.gone(self, head, exchange, error, began)
+        except AnswerBroken:
+            status = WorkerLost.status
+            raise
+        except ClientGone:
+            status = GONE
             raise
         finally:
             proxy.in_flight -= 1
+            if status:
+                proxy.accounts.settle(
+                    self.peer, head, found, exchange, status, sent, proxy.reactor.now - began, request_id, span
+                )
             if proxy.draining:
                 proxy.ended()
 
@@ -199,3 +215,9 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer} [{self.requests} requests, {'resting' if self.resting else 'at work'}]>"
+
+
+def traced(head: RequestHead, span: Span) -> bytes:
+    """The traceparent of `span` in place of the caller's; a trace that begins here has no tracestate of others."""
+    head.kept = without(head.kept, {b"traceparent", b"tracestate"} if span.new else {b"traceparent"})
+    return b"traceparent: %b\r\n" % span.header

@@ -29,6 +29,13 @@ class BadRequest(ProxyError):
     status = 400
 
 
+class Unauthorized(ProxyError):
+    """An administrator's page, asked for without the token."""
+
+    status = 401
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
 class Forbidden(ProxyError):
     """An administrator's page, asked for without the right to it."""
 

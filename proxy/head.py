@@ -1,10 +1,10 @@
 """Heads on their way through: what is refused, what is dropped, what is added. Sans-io.
 
-A head is read line by line against the grammar, judged, and written anew: nothing raw is ever passed on, and exactly one
-framing leaves us. A line is either wholly what RFC 9110 5 calls a field, or the request is refused: folded lines, a bare CR or
-LF, a space before the colon are no fields. Lines that were understood are remembered (docs/decisions/0013), since nearly
-all of them come again. Sources: RFC 9110 5 and 7.6 (fields, Connection, Via), RFC 9112 3 (request lines, targets, Host), 6.1
-and 6.3 (framing), RFC 7239 and its older cousins.
+A head is read line by line against the grammar, judged, and written anew: nothing raw is ever passed on, and exactly
+one framing leaves us. A line is either wholly what RFC 9110 5 calls a field, or the request is refused: folded lines, a
+bare CR or LF, a space before the colon are no fields. Lines that were understood are remembered (docs/decisions/0013),
+since nearly all of them come again. Sources: RFC 9110 5 and 7.6 (fields, Connection, Via), RFC 9112 3 (request lines,
+targets, Host), 6.1 and 6.3 (framing), RFC 7239 and its older cousins.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ HOP_BY_HOP = frozenset(
      b"proxy-authenticate", b"proxy-authorization", b"expect")
 )  # fmt: skip
 FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"))
-REQUEST_DROPPED = (
-    HOP_BY_HOP | FORWARDED | {b"content-length", b"host", b"x-fairway-service", b"x-request-id", b"traceparent"}
-)
-REQUEST_NOTED = REQUEST_DROPPED | {b"accept", b"sec-websocket-key"}
+REQUEST_DROPPED = HOP_BY_HOP | FORWARDED | {b"content-length", b"host", b"x-fairway-service", b"x-request-id"}
+REQUEST_NOTED = REQUEST_DROPPED | {b"accept", b"authorization", b"sec-websocket-key", b"traceparent"}
 ANSWER_DROPPED = HOP_BY_HOP | {b"endpoint-load-metrics", b"x-request-id"}
 ANSWER_NOTED = ANSWER_DROPPED | {b"content-length", b"retry-after"}
 ONCE = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect", b"x-fairway-service"))
@@ -139,6 +137,13 @@ class RequestHead:
             raise UnknownExpectation(f"Expect: {shown(expect)}: only 100-continue is understood")
         return self.http11  # RFC 9110 10.1.1: of HTTP/1.0 it is ignored
 
+    def value(self, name: bytes) -> bytes:
+        """Of any field, by its lower-case name; empty if it is not there."""
+        if name in self.noted:
+            return self.noted[name]
+        found = (line.partition(b":") for line in self.kept)
+        return next((value.strip() for key, _, value in found if key.lower() == name), b"")
+
     def to_worker(self, target: bytes, length: int | None, *added: bytes) -> bytes:
         """`length`: of the body that will follow; None sends it chunked. `added`: whole lines."""
         if self.upgrade:
@@ -161,7 +166,7 @@ REQUEST_LINES, ANSWER_LINES = Lines(REQUEST_NOTED, REQUEST_DROPPED), Lines(ANSWE
 
 
 def parse_request(raw: bytes) -> RequestHead:
-    """`raw`: the request line and the fields, up to the empty line. Raises BadRequest and its like, each with its own status."""
+    """`raw`: the request line and the fields, up to the empty line. Raises BadRequest and its like."""
     lines = raw.split(b"\r\n")
     line = lines.pop(0)
     method, target, http11 = _request_line(line) if len(line) <= MEMORABLE else _read_request_line(line)
@@ -250,7 +255,7 @@ def origin(peer: str, scheme: str, host: bytes, before: bytes = b"") -> bytes:
     """
     if not HOST.fullmatch(host):
         raise BadRequest(f"Host: {shown(host)} is not a host")
-    node = f'"[{peer}]"' if ":" in peer else peer or "unknown"
+    peer = peer or "unknown"
     quoted = b'"%b"' % host if host else b'""'
     chain = b"".join(b"for=%b, " % _node(node) for node in before.split(b",") if node.strip())
     return (
@@ -262,7 +267,7 @@ def origin(peer: str, scheme: str, host: bytes, before: bytes = b"") -> bytes:
             scheme.encode(),
             host,
             chain,
-            node.encode(),
+            _node(peer.encode()),
             quoted,
             scheme.encode(),
         )
@@ -270,12 +275,15 @@ def origin(peer: str, scheme: str, host: bytes, before: bytes = b"") -> bytes:
 
 
 def _node(text: bytes) -> bytes:
-    text = text.strip()
-    return b'"%b"' % text.replace(b'"', b"") if not re.fullmatch(rb"[A-Za-z0-9._-]+", text) else text
+    """An address as RFC 7239 6 writes it."""
+    text = text.strip(b' \t"[]')
+    if re.fullmatch(rb"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", text):
+        return b'"[%b]"' % text
+    return text if re.fullmatch(rb"[A-Za-z0-9._-]+", text) else b"unknown"
 
 
 class AnswerHead:
-    """A worker's. `length`: of the body; None: chunked; -1: up to the end of the connection. `kept`: lines for the client."""
+    """A worker's. `length`: of the body; None: chunked; -1: up to the connection's end. `kept`: lines for the client."""
 
     __slots__ = ("first", "keep_alive", "kept", "length", "noted", "status")
 
@@ -324,7 +332,9 @@ def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
                 keep_alive, kept = _answer_connection(noted[b"connection"], http11, kept)
     except (BadRequest, UnsupportedFraming) as error:
         raise WorkerAnswersBadly(f"the worker's answer is malformed: {error}") from None
-    if status < 200 or status in (204, 304) or method == b"HEAD":
+    if status < 200 or status == 204:
+        length, kept = 0, without(kept, {b"content-length"}) if said is not None else kept
+    elif status == 304 or method == b"HEAD":
         length = 0
     return AnswerHead(status, ours, length, keep_alive and length != -1, noted, kept)
 

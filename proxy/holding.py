@@ -1,4 +1,4 @@
-"""Where uploads are held until they are answered: buffers for small ones, the kernel's pipes for large ones; so much in all.
+"""Where uploads are held until they are answered: small ones in buffers, large ones in pipes of the kernel; so much in all.
 
 What is held can be sent once more, to another worker. What finds no room goes through without being held.
 """
@@ -15,7 +15,8 @@ class Holding:
     """`held` of at most `most` bytes. `window`: of one upload."""
 
     def __init__(self, window: int, most: int, splice: bool) -> None:
-        self.window, self.most, self.held = window, most, 0
+        self.window, self.most = window, most
+        self.held = self.uploads = 0  # bytes, and how many uploads they are of
         self.splice = splice and AVAILABLE
         self._buffers: list[bytearray] = []
         self.pipes = (
@@ -23,14 +24,18 @@ class Holding:
         )
         self.passing = Pipes(64 * 1024) if self.splice else None  # for what is not held
 
-    def reserve(self, count: int) -> bool:
+    def reserve(self, count: int, more: bool = False) -> bool:
+        """Whether there is room for `count` bytes of an upload; `more`: of one that has some already."""
         if self.held + count > self.most:
             return False
         self.held += count
+        self.uploads += not more
         return True
 
     def release(self, count: int) -> None:
+        """All that one upload had."""
         self.held -= count
+        self.uploads -= 1
 
     def buffer(self) -> bytearray:
         """SMALL_BYTES of memory; `give_back` it."""

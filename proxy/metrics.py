@@ -18,8 +18,7 @@ from http import HTTPStatus
 from operator import add
 
 from ..registry.prometheus import CONTENT_TYPE as CONTENT_TYPE
-from ..registry.prometheus import _family as family
-from ..registry.prometheus import _label as label
+from ..registry.prometheus import family, label
 from .standing import View, word
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds

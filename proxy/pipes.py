@@ -31,7 +31,7 @@ def _tee() -> Callable[[int, int, int, int], int] | None:
         return None
     tee.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint]
     tee.restype = ctypes.c_ssize_t
-    return tee  # type: ignore[no-any-return]
+    return tee
 
 
 tee = _tee()

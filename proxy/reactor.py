@@ -93,7 +93,7 @@ class Task:
         self.step()
 
     def __repr__(self) -> str:
-        return f"<Task {self._coroutine.__qualname__} {'waits' if self._future else 'listens'}>"
+        return f"<Task {self._coroutine} {'waits' if self._future else 'listens'}>"
 
 
 class Reactor:

@@ -1,6 +1,6 @@
 """Which door a request came to: decided from method, path and mode alone. Sans-io.
 
-/-/healthz  /-/readyz  /-/workers       the proxy's own
+/-/healthz  /-/readyz  /-/workers  /-/metrics   the proxy's own
 /-/direct/PATH                          307 to PATH at a worker
 /-/services/NAME/PATH                   PATH at a worker of NAME, as the X-Fairway-Service header would
 /healthz  /readyz                       the proxy's own too: a worker's are never shown as if they were the cluster's
@@ -17,8 +17,10 @@ from urllib.parse import unquote
 from .config import Mode
 from .errors import BadRequest, NotFound
 
-Manner = Literal["forward", "address", "redirect", "healthz", "readyz", "workers"]
-OWN: dict[str, Manner] = {"/-/healthz": "healthz", "/-/readyz": "readyz", "/-/workers": "workers"}
+Manner = Literal["forward", "address", "redirect", "healthz", "readyz", "workers", "metrics"]
+OWN: dict[str, Manner] = {
+    "/-/healthz": "healthz", "/-/readyz": "readyz", "/-/workers": "workers", "/-/metrics": "metrics",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def route(mode: Mode, method: str, target: str, header_service: str | None, defa
         return Route("redirect", service, (path.removeprefix("/-/direct") or "/") + mark + query, named)
     if path == "/-" or path.startswith("/-/"):
         raise NotFound(
-            f"{target}: no such page; the proxy's own are /-/healthz, /-/readyz, /-/workers, /-/direct/, /-/services/NAME/"
+            f"{target}: no such page; the proxy's own are /-/healthz, /-/readyz, /-/workers, /-/metrics, "
+            "/-/direct/, /-/services/NAME/"
         )
     manner: Manner
     manner = ("address" if method in ("GET", "HEAD") and path == "/" else "forward") if mode == "auto" else mode

@@ -175,8 +175,8 @@ class LevelStream(Stream):
         self._readable = self._writable = True
         super().__init__(reactor, sock, task)
 
-    @property  # type: ignore[misc]
-    def readable(self) -> bool:  # type: ignore[override]
+    @property
+    def readable(self) -> bool:
         return self._readable
 
     @readable.setter
@@ -185,8 +185,8 @@ class LevelStream(Stream):
             self._loop.add_reader(self.fd, self._news, "_readable", self._loop.remove_reader)
         self._readable = news
 
-    @property  # type: ignore[misc]
-    def writable(self) -> bool:  # type: ignore[override]
+    @property
+    def writable(self) -> bool:
         return self._writable
 
     @writable.setter

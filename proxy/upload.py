@@ -62,7 +62,10 @@ class Upload:
         return self.length - self.left if self.length is not None else self._max_body + 1 - self.left
 
     async def hold(self) -> None:
-        """Reads all of it that may be held; not to be called when it is whole. Raises ClientGone, RequestTimeout, BodyTooLarge, BadRequest."""
+        """Reads all of it that may be held; not to be called when it is whole.
+
+        Raises ClientGone, RequestTimeout, BodyTooLarge, BadRequest.
+        """
         self._memory = []
         if self.length is None:
             await self._hold_chunks()
@@ -127,7 +130,7 @@ class Upload:
 
     def _reserve_to(self, count: int) -> bool:
         if count > self._reserved:
-            if not self._holding.reserve(count - self._reserved):
+            if not self._holding.reserve(count - self._reserved, self._reserved > 0):
                 return False
             self._reserved = count
         return True
@@ -139,7 +142,9 @@ class Upload:
         ConnectionError for the worker, ClientGone and its like for the client.
         """
         memory = self._memory
-        pieces = [head, *memory] if self.length is not None else [head, *map(chunk, filter(None, memory))]
+        pieces = (
+            [head, *memory] if self.length is not None else [head, *(chunk(piece) for piece in memory if len(piece))]
+        )
         for piece in pieces:
             if not await worker.send(piece, True):
                 return False

@@ -51,22 +51,22 @@ def metrics(instances: Iterable[Instance], index: int, counters: Mapping[str, in
     """The text of /metrics."""
     lines: list[str] = []
     states = Counter((i.service, i.state if i.enabled else "disabled") for i in instances)
-    _family(lines, "fairway_registry_instances", "gauge", "registered instances")
+    family(lines, "fairway_registry_instances", "gauge", "registered instances")
     lines += [
-        f'fairway_registry_instances{{service="{_label(service)}",state="{state}"}} {number}'
+        f'fairway_registry_instances{{service="{label(service)}",state="{state}"}} {number}'
         for (service, state), number in sorted(states.items())
     ]
-    _family(lines, "fairway_registry_index", "gauge", "the newest change's number")
+    family(lines, "fairway_registry_index", "gauge", "the newest change's number")
     lines.append(f"fairway_registry_index {index}")
     for key, (name, kind, help) in METRICS.items():
-        _family(lines, name, kind, help)
+        family(lines, name, kind, help)
         lines.append(f"{name} {counters.get(key, 0)}")
     return "\n".join([*lines, ""]).encode()
 
 
-def _family(lines: list[str], name: str, kind: str, help: str) -> None:
+def family(lines: list[str], name: str, kind: str, help: str) -> None:
     lines += [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]
 
 
-def _label(text: str) -> str:
+def label(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -27,7 +27,8 @@ HEART = (
     "worker/tensor.py", "worker/wire/answer.py", "worker/wire/multipart.py", "client/addresses.py",
     "client/balancing/__init__.py", "client/balancing/hashed.py", "client/balancing/least_loaded.py",
     "client/balancing/peak_ewma.py", "client/balancing/round_robin.py", "client/candidates.py", "client/pool.py",
-    "client/retry.py", "client/upstream.py", "proxy/head.py", "proxy/metrics.py", "proxy/route.py",
+    "client/retry.py", "client/upstream.py", "proxy/chunks.py", "proxy/head.py", "proxy/metrics.py",
+    "proxy/reply.py", "proxy/route.py",
     "proxy/server_timing.py", "proxy/standing.py", "proxy/trace_context.py", "proxy/workers_page.py", "worker/wire/load.py",
 )  # fmt: skip
 WORLD = {

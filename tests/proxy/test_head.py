@@ -66,7 +66,7 @@ def test_a_get_without_a_body_announces_none() -> None:
     ],
 )  # fmt: skip
 def test_dropped_on_the_way_to_a_worker(field: bytes) -> None:
-    assert field.partition(b":")[0].lower() not in b"\n".join(sent(request(field))).lower()
+    assert field.partition(b":")[0].lower() not in [line.partition(b":")[0].lower() for line in sent(request(field))]
 
 
 def test_what_connection_lists_goes_no_further() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -129,4 +128,5 @@ async def test_repr_is_a_dashboard_line() -> None:
         assert repr(proxy) == (
             "<Proxy auto [0 in flight | <Resolver up {'classify': <Pool [1 workers, 0 ejected | 0 in flight]>}>]>"
         )
-        assert json.dumps(proxy._workers())
+        async with session_to(proxy) as session, session.get("/-/workers") as said:
+            assert [row["port"] for row in (await said.json())["services"]["classify"]] == [9001]

@@ -60,7 +60,7 @@ async def test_no_field_is_invented_on_the_way_to_a_worker() -> None:
         await exchange(proxy, b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         (seen,) = worker.requests
         assert sorted(seen.headers) == [
-            "Forwarded", "Host", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id",
+            "Forwarded", "Host", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-ID",
         ]  # fmt: skip
 
 
