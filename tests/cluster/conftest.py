@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ..conftest import ROOT, SHARED, picture
+from .fleet import Fleet
 from .node import installed
 from .processes import Running
 
@@ -74,3 +75,16 @@ def cluster(photos: Path) -> Iterator[Cluster]:
 def shell_environment() -> dict[str, str]:
     """PATH as after `source .venv/bin/activate`."""
     return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[int]:
+    """The port of a registry that the tests share; each has a service of its own."""
+    with Fleet() as started:
+        yield started.registry()[1]
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet() as started:
+        yield started
