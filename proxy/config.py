@@ -45,7 +45,7 @@ class ProxySettings(StoreSettings):
         256 * 1024 * 1024, "of all uploads together, kept at the most; beyond that they go through without being kept"
     )
     max_body: int = option(64 * 1024 * 1024, "largest upload, in bytes; larger ones get 413")
-    max_connections: int = option(10_000, "clients connected at once; more are told 503 and to come again")
+    max_connections: int = option(8_000, "clients connected at once; more are told 503 and to come again")
     max_in_flight: int = option(2_000, "requests being worked on at once; more are told 503 before their body is read")
     finish_seconds: float = option(30.0, "after SIGTERM: how long requests in flight may take")
     processes: int = option(1, "processes that share the port, each with its own turn and its own view of the workers")
