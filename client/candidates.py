@@ -71,18 +71,18 @@ class Candidates(list[Upstream]):
         return place < len(self) and self[place] is upstream
 
     def without(self, upstream: Upstream) -> Candidates:
-        return self._like(other for other in self if other is not upstream)
-
-    def plus(self, upstream: Upstream) -> Candidates:
+        """`upstream` is among them."""
         place = bisect_left(self, upstream.order, key=_order)
-        return self._like([*self[:place], upstream, *self[place:]])
+        return Candidates(self.pool, [*self[:place], *self[place + 1 :]], self.even or None)
+
+    def plus(self, upstream: Upstream, even: bool) -> Candidates:
+        """`even`: whether they all are, with it."""
+        place = bisect_left(self, upstream.order, key=_order)
+        return Candidates(self.pool, [*self[:place], upstream, *self[place:]], even or None)
 
     def but(self, ids: Iterable[str]) -> Candidates:
         """For one request: without these."""
         return Candidates(self.pool, (u for u in self if u.id not in ids), self.even or None, partial=True)
-
-    def _like(self, members: Iterable[Upstream]) -> Candidates:
-        return Candidates(self.pool, members, self.even or None)
 
     def _place(self, random: Random) -> int:
         if self.even:

@@ -40,6 +40,7 @@ class Pool:
         self.upstreams: list[Upstream] = []
         self.in_flight = 0
         self.due = -inf  # when the list of candidates must be made anew
+        self._judged_at = -inf
         self._by_id: dict[str, Upstream] = {}
         self._slow_start = slow_start_seconds
         self._limit = worker_limit or -1
@@ -52,7 +53,7 @@ class Pool:
         Who serves for the first time starts slowly if somebody else served before; not if `joining` is False, which says
         that it is we who are new.
         """
-        served = {id for id, upstream in self._by_id.items() if upstream.instance.serving}
+        served = [upstream for upstream in self.upstreams if upstream.instance.serving]
         fresh: dict[str, Upstream] = {}
         newcomers = []
         for instance in sorted(instances, key=lambda instance: instance.id):
@@ -67,7 +68,7 @@ class Pool:
                 newcomers.append(known)
         self._by_id, self.upstreams = fresh, list(fresh.values())
         self.due = -inf
-        if joining and self._slow_start and any(id in fresh and fresh[id].instance.serving for id in served):
+        if joining and self._slow_start and any(fresh.get(u.id) is u and u.instance.serving for u in served):
             for upstream in newcomers:
                 upstream.joined_at = now
 
@@ -118,8 +119,9 @@ class Pool:
 
     def busy(self, upstream: Upstream, until: float) -> None:
         """It said (429, 503) that it wants nothing before `until`: it is no failure, and it is asked if all are busy."""
+        if upstream.busy_until <= self._judged_at:  # else it is left aside already, or all are
+            self.due = -inf
         upstream.busy_until = max(upstream.busy_until, until)
-        self.due = -inf
 
     def reported(self, upstream: Upstream, value: bytes) -> None:
         """The load it told with an answer that is being received: the field of `worker/wire/load.py`."""
@@ -157,7 +159,7 @@ class Pool:
                     due = at
             if upstream.joined_at > -inf:
                 due = min(due, self._ramp(upstream, now))
-        self.due = due
+        self.due, self._judged_at = due, now
         self._best = Candidates(self, self._standing_best(now))
         self._candidates = self._with_room(self._best)
 
@@ -186,7 +188,7 @@ class Pool:
 
     def _room(self, upstream: Upstream) -> None:
         if self._best.among(upstream):
-            self._candidates = self._candidates.plus(upstream)
+            self._candidates = self._candidates.plus(upstream, self._best.even)
         self._on_room(upstream)
 
     def __repr__(self) -> str:
