@@ -6,10 +6,12 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -55,12 +57,19 @@ class Door:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return self.host if self.host.startswith("unix:") else f"http://{self.host}:{self.port}"
 
     def workers(self) -> list[dict[str, Any]]:
-        asked = urllib.request.Request(f"{self.url}/-/workers", headers={"Accept": "application/json"})
-        with urllib.request.urlopen(asked, timeout=10) as answer:
-            found: list[dict[str, Any]] = json.load(answer)["services"].get(self.service, [])
+        asked = HTTPConnection(self.host, self.port, timeout=10)
+        if self.host.startswith("unix:"):
+            asked.sock = socket.socket(socket.AF_UNIX)
+            asked.sock.settimeout(10)
+            asked.sock.connect(self.host.removeprefix("unix:"))
+        try:
+            asked.request("GET", "/-/workers", headers={"Host": "proxy", "Accept": "application/json"})
+            found: list[dict[str, Any]] = json.load(asked.getresponse())["services"].get(self.service, [])
+        finally:
+            asked.close()
         return found
 
     def wait_for(self, ports: Sequence[int], seconds: float = 20.0) -> None:
@@ -106,10 +115,12 @@ class Fleet:
     def proxy(
         self, registry: int | str, service: str, *flags: str, host: str = HOST, port: int = 0, place: Place = here
     ) -> Door:
+        """`host`: also `unix:PATH`, which is reached from everywhere on this machine."""
         at = f"{HOST}:{registry}" if isinstance(registry, int) else registry
         words = ("proxy", f"--host={host}", f"--port={port}", f"--registry={at}", f"--service={service}", *flags)
         running = self._start(place(*FAIRWAY, *words))
-        return Door(running, service, int(running.line(r"proxy listening on http://.*:(\d+)")[1]), host)
+        listening = running.line(r"proxy listening on (?:unix:|http://.*:(\d+)/)")
+        return Door(running, service, int(listening[1] or 0), host)
 
     def cluster(self, number: int, registry: int, *flags: str, worker: Sequence[str] = ()) -> tuple[Door, list[Worker]]:
         """A proxy that knows so many workers. `flags` are the proxy's."""

@@ -7,11 +7,11 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -56,20 +56,25 @@ class Said:
     seconds: float = 0.0
 
 
-Send = Callable[[Image], Awaitable[Said]]
+Send = Callable[[Image], Coroutine[Any, Any, Said]]
 
 
 @asynccontextmanager
-async def plainly(url: str, target: str = "/") -> AsyncIterator[Send]:
-    """By an ordinary HTTP client that tries nothing again: what is not lost, the proxy did not lose."""
+async def plainly(url: str) -> AsyncIterator[Send]:
+    """By an ordinary HTTP client that tries nothing again: what is not lost, the proxy did not lose.
+
+    `url`: also `unix:PATH`.
+    """
     loop = asyncio.get_running_loop()
-    timeout = aiohttp.ClientTimeout(total=PATIENCE)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+    connector: aiohttp.BaseConnector = aiohttp.TCPConnector(limit=0)
+    if url.startswith("unix:"):
+        connector, url = aiohttp.UnixConnector(url.removeprefix("unix:"), limit=0), "http://proxy"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE), connector=connector) as session:
 
         async def send(image: Image) -> Said:
             began = loop.time()
             try:
-                async with session.post(url + target, data=image.data) as answer:
+                async with session.post(f"{url}/", data=image.data) as answer:
                     body = await answer.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 return Said(0, False, text=f"{type(error).__name__}: {error}", seconds=loop.time() - began)

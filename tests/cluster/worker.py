@@ -45,7 +45,7 @@ class Work:
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "GET" and request.path == "/large":
-            return web.Response(body=bytes(LARGE))
+            return await _large(request)
         if request.method == "GET":
             return web.json_response({"begun": self.begun, "in_flight": self.in_flight})
         self.begun += 1
@@ -84,6 +84,14 @@ class Work:
         assert request.transport is not None
         request.transport.close()
         return part
+
+
+async def _large(request: web.BaseRequest) -> web.StreamResponse:
+    response, piece = web.StreamResponse(headers={hdrs.CONTENT_LENGTH: str(LARGE)}), bytes(100_000)
+    await response.prepare(request)
+    for _ in range(LARGE // len(piece)):
+        await response.write(piece)
+    return response
 
 
 async def serve(given: argparse.Namespace, stop: asyncio.Event) -> None:
