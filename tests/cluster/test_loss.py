@@ -1,4 +1,4 @@
-"""Nothing is lost: a worker dies by kill -9 in the middle of 500 uploads, and every one is answered correctly."""
+"""Nothing is lost, with real models: workers die by kill -9, or leave and come back, in the middle of 500 uploads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 import os
 import signal
 import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
 
+import aiohttp
 import pytest
 
 from fairway.client import Client
@@ -16,6 +20,7 @@ from fairway.registry.link import Link
 from fairway.worker.tensor import Prediction
 
 from .conftest import WORKERS, Cluster
+from .uploads import Image, Load, Said, Send
 
 UPLOADS = 500
 
@@ -47,6 +52,53 @@ async def test_kill_9_of_one_worker_of_three(cluster: Cluster, via: Via) -> None
     # ... and the supervisor brings another one up.
     await link.wait_for(lambda: len(link.query(query)) == WORKERS, 60)
     await link.close()
+
+
+@asynccontextmanager
+async def photos(cluster: Cluster) -> AsyncIterator[Send]:
+    """Sends the album's photo in the place of each image, by an ordinary HTTP client, and checks what it shows."""
+    names, turn = sorted(cluster.expected), count()
+    album = {name: (cluster.photos / name).read_bytes() for name in names}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+
+        async def send(_: Image) -> Said:
+            name = names[next(turn) % len(names)]
+            try:
+                async with session.post(f"{cluster.url}/", data=album[name]) as answer:
+                    body = await answer.read()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                return Said(0, False, text=f"{type(error).__name__}: {error}")
+            right = answer.status == 200 and json.loads(body) == cluster.expected[name]
+            return Said(answer.status, right, text=body.decode()[:200])
+
+        yield send
+
+
+async def replaced(link: Link, query: Query, id: str) -> None:
+    """Until `id` is gone, and as many serve as before."""
+    await link.wait_for(lambda: id not in {instance.id for instance in link.query(query)}, 30)
+    await link.wait_for(lambda: sum(instance.serving for instance in link.query(query)) == WORKERS, 60)
+
+
+async def test_all_workers_leave_and_come_back_one_after_another(cluster: Cluster) -> None:
+    """The first by kill -9, the others as they are asked to; the ordinary client has no second try."""
+    link = Link(Address("127.0.0.1", cluster.registry))
+    await link.start(wait_seconds=10)
+    query = Query("classify")
+    await link.wait_for(lambda: len(link.query(query)) == WORKERS, 60)
+    before = link.query(query)
+    async with photos(cluster) as send, Load(send, concurrency=4, sizes=(10,), pause=0.02) as load:
+        load.more()
+        for number, worker in zip((signal.SIGKILL, signal.SIGTERM, signal.SIGTERM), before, strict=True):
+            await load.answered(50)
+            os.kill(worker.meta["pid"], number)
+            await replaced(link, query, worker.id)
+        await load.answered(50)
+        load.enough()
+    assert not {i.id for i in before} & {i.id for i in link.query(query)}
+    await link.close()
+    assert load.failed == []
+    assert len(load.said) >= UPLOADS
 
 
 def test_registry_shows_the_workers_over_http(cluster: Cluster) -> None:
