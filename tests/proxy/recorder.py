@@ -24,6 +24,7 @@ class Recorder:
     """
 
     def __init__(self) -> None:
+        self.upgrades = False  # whether somebody may ask for one
         self.forget()
 
     def forget(self) -> None:
@@ -65,6 +66,8 @@ class Recorder:
             wrong.append("target")
         if len(message.all(b"host")) != 1:
             wrong.append("host")
+        if self.upgrades:
+            names -= {b"connection", b"upgrade"}
         if forbidden := names & (HOP_BY_HOP | OVERRULING):
             wrong.append(f"fields {forbidden}")
         if wrong:
