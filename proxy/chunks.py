@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from .errors import BadRequest
+from .head import FIELD
 
 SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 MAX_LINE = 1024  # bytes of one size line with its extensions
@@ -54,7 +55,7 @@ class Dechunker:
             line, at = data[at:line_end], line_end + 2
             if self._trailers >= 0:
                 self._trailers += len(line) + 2
-                if b"\n" in line or b"\r" in line or self._trailers > MAX_TRAILERS:
+                if self._trailers > MAX_TRAILERS or (line and not FIELD.fullmatch(line)):
                     raise BadRequest("the trailers after the last chunk are malformed or too long")
                 if not line:
                     self.done, self.rest, self._buffer = True, data[at:], b""

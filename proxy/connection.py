@@ -163,10 +163,12 @@ class Connection:
         """`data` and more, until there is a head; less if the client left in the middle of it."""
         task = self._task
         task.deadline = task.now + self._proxy.settings.head_seconds
-        searched = 0
-        if data[:2] == b"\r\n":  # RFC 9112 2.2: an empty line before a request is overlooked
-            data = data[2:]
-        while data.find(END, searched) < 0:
+        searched, empty = 0, False
+        while True:
+            if not empty and data[:2] == b"\r\n":  # RFC 9112 2.2: an empty line before a request is overlooked
+                data, searched, empty = data[2:], 0, True
+            if data.find(END, searched) >= 0:
+                return data
             if len(data) > MAX_HEAD:
                 raise HeadTooLarge(f"the head of the request is larger than {MAX_HEAD} bytes")
             searched = max(0, len(data) - 3)
@@ -179,8 +181,7 @@ class Connection:
                 raise RequestTimeout(f"the head of the request did not come within {seconds:g} s") from None
             if not more:
                 return b""
-            data = data + more if data or more[:2] != b"\r\n" else more[2:]
-        return data
+            data += more
 
     def _origin_of(self, head: RequestHead) -> bytes:
         """The lines that say where this request came from; the same for all that a client sends to one host."""

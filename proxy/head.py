@@ -47,7 +47,7 @@ STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff
 FIELD = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[\x21-\x7e\x80-\xff]+(?:[ \t]+(?=[\x21-\x7e\x80-\xff]))?)*)[ \t]*"
 )
-HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?)?")
 
 
 class Lines:
@@ -80,6 +80,8 @@ class Lines:
         if found is None:
             raise BadRequest(f"this is no header field: {shown(line)}")
         name, value = found[1].lower(), found[2]
+        if b"_" in name and name.replace(b"_", b"-") in self._dropped | ONCE:
+            return b"", b"", b""  # to many a server behind us Content_Length is Content-Length
         ours = b"" if name in self._dropped else b"%b: %b\r\n" % (found[1], value)
         field = name if name in self._noted else b"", value, ours
         if len(line) <= MEMORABLE and name not in SECRET:
@@ -209,6 +211,8 @@ def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
     if found is None:
         raise BadRequest(f"this is no request line: {shown(line)}")
     method, target, version = found[1], found[2], found[3]
+    if method == b"CONNECT":
+        raise BadRequest("CONNECT: this is no tunnel to elsewhere")
     if version not in (b"1.1", b"1.0"):
         remedy = "; a gRPC client asks for a worker's address (GET /), and calls it" if version == b"2.0" else ""
         raise UnsupportedVersion(f"HTTP/{version.decode()}: only HTTP/1.1 and 1.0 are spoken here{remedy}")
@@ -236,7 +240,7 @@ def _absolute(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
         raise BadRequest(f"{method.decode()} {shown(target)}: the request target must be a path")
     cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     authority, path = rest[:cut], rest[cut:]
-    if not authority or b"@" in authority:
+    if authority[:1] in (b"", b":") or b"@" in authority:
         raise BadRequest(f"{method.decode()} {shown(target)}: no host, or more than a host")
     return path if path[:1] == b"/" else b"/" + path, authority
 
