@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fairway.proxy")
 
 FIRST_READ = 4096  # a head and little more: what follows it may go by another way than through here
+SHARE = 32  # requests in one go
 LINGER_BYTES, LINGER_SECONDS = 8 * 1024 * 1024, 2.0
 
 
@@ -39,7 +40,8 @@ class Connection:
         try:
             if await self.stream.handshake(task, self._proxy.settings.head_seconds):
                 while await self._one():
-                    pass
+                    if self.requests % SHARE == 0:
+                        await task.others()  # one that asks without end, and never waits, keeps nobody waiting
         except ClientGone:
             self.stream.abort()  # an answer under way is broken off, so that nobody takes it for a whole one
         except AnswerBroken as error:

@@ -44,9 +44,7 @@ SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key"))
 
 REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]{0,31}) ([!-~]+) HTTP/(\d\.\d)")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
-FIELD = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[\x21-\x7e\x80-\xff]+(?:[ \t]+(?=[\x21-\x7e\x80-\xff]))?)*)[ \t]*"
-)
+FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?)?")
 
 
@@ -79,7 +77,7 @@ class Lines:
         found = FIELD.fullmatch(line)
         if found is None:
             raise BadRequest(f"this is no header field: {shown(line)}")
-        name, value = found[1].lower(), found[2]
+        name, value = found[1].lower(), found[2].strip(b" \t")
         if b"_" in name and name.replace(b"_", b"-") in self._dropped | ONCE:
             return b"", b"", b""  # to many a server behind us Content_Length is Content-Length
         ours = b"" if name in self._dropped else b"%b: %b\r\n" % (found[1], value)
@@ -125,6 +123,7 @@ class RequestHead:
             b"upgrade" in listed
             and self.noted.get(b"upgrade", b"").lower() == b"websocket"
             and b"sec-websocket-key" in self.noted
+            and self.http11
             and self.method == b"GET"
             and self.length == 0
         )
@@ -226,7 +225,6 @@ def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
 _request_line = lru_cache(1024)(_read_request_line)
 
 
-@lru_cache(4096)
 def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
         raise BadRequest(f"Content-Length must be one whole number, not {shown(value)}")
@@ -250,7 +248,6 @@ def without(kept: list[bytes], names: set[bytes]) -> list[bytes]:
     return [line for line in kept if line.partition(b":")[0].lower() not in names]
 
 
-@lru_cache(4096)
 def origin(peer: str, scheme: str, host: bytes, before: bytes = b"") -> bytes:
     """The lines that tell a worker where a request came from. Raises BadRequest for a host that is none.
 
@@ -308,8 +305,7 @@ class AnswerHead:
         return b"".join((self.first, *self.kept, *added, VIA, b"\r\n"))
 
 
-@lru_cache(1024)
-def _status_line(line: bytes) -> tuple[int, bytes, bool]:
+def _read_status_line(line: bytes) -> tuple[int, bytes, bool]:
     """-> status, the line as we write it, whether it is HTTP/1.1."""
     found = STATUS_LINE.fullmatch(line)
     if found is None:
@@ -317,10 +313,14 @@ def _status_line(line: bytes) -> tuple[int, bytes, bool]:
     return int(found[2]), b"HTTP/1.1 %b %b\r\n" % (found[2], found[3] or b""), found[1] == b"1"
 
 
+_status_line = lru_cache(1024)(_read_status_line)
+
+
 def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
     """`raw`: the status line and the fields, up to the empty line; `method`: of the request. Raises WorkerAnswersBadly."""
     lines = raw.split(b"\r\n")
-    status, ours, http11 = _status_line(lines.pop(0))
+    line = lines.pop(0)
+    status, ours, http11 = _status_line(line) if len(line) <= MEMORABLE else _read_status_line(line)
     keep_alive = http11
     length: int | None = -1  # up to the end of the connection
     try:

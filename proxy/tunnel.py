@@ -45,6 +45,7 @@ async def tunnel(task: Task, client: Stream, unsent: bytes, worker: Stream) -> i
     """Until either side has ended and the other took all of it; bytes to the client. Raises ClientGone."""
     up, down = _Way(client, worker, unsent), _Way(worker, client, b"")
     count = 0
+    task.deadline = task.now + IDLE_SECONDS
     try:
         while not ((up.ended and not up.unsent) or (down.ended and not down.unsent)):
             moved = down.move()
