@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!-~]+) (HTTP/1\.[01])")
-STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([1-9]\d\d) ([\t !-~\x80-\xff]*)")
+STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([1-9]\d\d)(?: ([\t !-~\x80-\xff]*))?")
 FIELD = re.compile(rb"(" + TOKEN + rb"):[ \t]*((?:[!-~\x80-\xff](?:[\t !-~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*")
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\r\n\0]*)?")
 MOST = 1 << 20  # of a head, or of one line of a chunked body: enough to tell an end from none
@@ -61,7 +61,7 @@ def _head(data: bytes, at: int, line: re.Pattern[bytes]) -> tuple[Message, int] 
         if not (field := FIELD.fullmatch(one)):
             raise Malformed(f"field {one[:200]!r}")
         fields.append((field[1], field[2]))
-    return Message((words[1], words[2], words[3]), tuple(fields)), end + 4
+    return Message((words[1], words[2], words[3] or b""), tuple(fields)), end + 4
 
 
 def _length(message: Message) -> int | None:
@@ -147,14 +147,17 @@ def read_requests(data: bytes) -> list[Message]:
     return found
 
 
-def read_answer(data: bytes, at: int, method: bytes, ended: bool) -> Message | None:
-    """The answer to `method` that begins at `at`, 1xx too; `ended`: nothing will follow `data`."""
+def read_answer(data: bytes, at: int, method: bytes, ended: bool, overlook: bool = False) -> Message | None:
+    """The answer to `method` that begins at `at`, 1xx too; `ended`: nothing will follow `data`.
+
+    `overlook`: a framing where none may be (RFC 9110 8.6), which a recipient is to ignore.
+    """
     if (found := _head(data, at, STATUS_LINE)) is None:
         return None
     message, after = found
     length = _length(message)
     if message.status < 200 or message.status == 204:
-        if length != -1:
+        if length != -1 and not overlook:
             raise Malformed(f"a framing in a {message.status}")
         length = 0
     if method == b"HEAD" or message.status == 304:
