@@ -48,23 +48,19 @@ class Candidates(list[Upstream]):
 
     def pick(self, random: Random) -> Upstream:
         """One at random, by share."""
-        return self[self._place(random)]
-
-    def two(self, random: Random) -> tuple[Upstream, Upstream]:
-        """Two different ones at random, by share; twice the same one if there is no other, or none with a share."""
         if self.even:
-            count = len(self)
-            first = int(random.random() * count)
-            if count == 1:
-                return self[0], self[0]
-            second = int(random.random() * (count - 1))
-            return self[first], self[second + (second >= first)]
-        first = second = self._place(random)
-        for _ in range(4):  # one may have nearly all
-            if first != second:
-                break
-            second = self._place(random)
-        return self[first], self[second]
+            return self[int(random.random() * len(self))]
+        added = self._added()
+        return self[min(bisect_right(added, random.random() * added[-1]), len(self) - 1)]
+
+    def rival(self, one: Upstream, random: Random) -> Upstream:
+        """Another one at random. With uneven shares it may be the same: of two, who has a tenth is not always the other."""
+        if not self.even:
+            return self.pick(random)
+        count = len(self)
+        place = int(random.random() * count)
+        other = self[place]
+        return other if other is not one else self[(place + 1 + int(random.random() * (count - 1))) % count]
 
     def among(self, upstream: Upstream) -> bool:
         place = bisect_left(self, upstream.order, key=_order)
@@ -83,12 +79,6 @@ class Candidates(list[Upstream]):
     def but(self, ids: Iterable[str]) -> Candidates:
         """For one request: without these."""
         return Candidates(self.pool, (u for u in self if u.id not in ids), self.even or None, partial=True)
-
-    def _place(self, random: Random) -> int:
-        if self.even:
-            return int(random.random() * len(self))
-        added = self._added()
-        return min(bisect_right(added, random.random() * added[-1]), len(added) - 1)
 
     def _added(self) -> list[float]:
         if self._cumulative is None:

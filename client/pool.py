@@ -22,6 +22,7 @@ __all__ = ["Candidates", "Outcome", "Pool", "Upstream"]
 LIMITS = {Outcome.CONNECTION: 3, Outcome.GATEWAY: 5}
 FIRST_EJECTION, LAST_EJECTION = 5.0, 300.0  # seconds
 LONGEST_BUSY = 60.0  # seconds; whoever wants to be left alone for longer is asked again
+NEWS = 0.01  # the part of one report in what is usual
 FIRST_SHARE, STEPS = 0.1, 20  # a slow start begins at a tenth, and goes up in so many steps
 
 ANSWERED, FAILED, ABANDONED = Outcome.ANSWERED, Outcome.FAILED, Outcome.ABANDONED
@@ -39,6 +40,7 @@ class Pool:
         """`worker_limit`: in flight at one worker at the most, 0: any number; `on_room`: one at its limit is no more."""
         self.upstreams: list[Upstream] = []
         self.in_flight = 0
+        self.usual = 0.0  # what a worker has to do for others than us, on the average of what they told
         self.due = -inf  # when the list of candidates must be made anew
         self._judged_at = -inf
         self._by_id: dict[str, Upstream] = {}
@@ -126,6 +128,7 @@ class Pool:
     def reported(self, upstream: Upstream, value: bytes) -> None:
         """The load it told with an answer that is being received: the field of `worker/wire/load.py`."""
         upstream.said(decode(value))
+        self.usual += NEWS * (upstream.elsewhere - self.usual)
 
     def _forgive(self, upstream: Upstream) -> None:
         upstream.failures.clear()

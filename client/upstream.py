@@ -30,7 +30,7 @@ STANDINGS = (
     "away",  # not passing, or disabled by an operator
 )
 
-MEMORY_SECONDS = 10.0  # after which about a third is left of a latency, and of what it said of its load
+MEMORY_SECONDS = 10.0  # after which about a third is left of a latency
 FIRST_PENALTY = 0.1  # seconds; the least that a failure counts as
 
 
@@ -80,11 +80,15 @@ class Upstream:
         """Whether it may be sent to although there are others."""
         return self.standing(now) < BUSY
 
-    def load(self, now: float) -> float:
-        """Requests under way at it: ours, and what it said of others', which counts the less the older it is."""
-        if self.elsewhere:
-            return self.in_flight + self.elsewhere * exp((self.heard_at - now) / MEMORY_SECONDS)
-        return self.in_flight
+    def load(self, now: float, usual: float = 0.0) -> float:
+        """Requests under way at it: ours, and others' as it told. `usual`: how many others' a worker has on the average.
+
+        What it told is over after about as long as its answers take: by then others have come, who are as many as usual.
+        """
+        age = now - self.heard_at
+        if age >= self.latency:
+            return self.in_flight + usual
+        return self.in_flight + usual + (self.elsewhere - usual) * (1 - age / self.latency)
 
     def expected_latency(self, now: float) -> float:
         """Seconds; fades with time, so that who was slow once is tried again. 0: unknown."""

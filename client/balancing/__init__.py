@@ -1,8 +1,8 @@
 """Who gets the next request: one file, one method each. Health is judged elsewhere (`client/pool.py`). Sans-io.
 
 `round-robin`   everybody in turn, as often as its weight says
-`least-loaded`  of two random ones the one with less to do
-`peak-ewma`     of two random ones the one from which an answer is expected sooner
+`least-loaded`  the next in turn, or one at random if that has less to do
+`peak-ewma`     the next in turn, or one at random if an answer is expected sooner from that
 `hash:HEADER`   the same worker for the same value of a header, while it is not busier than the others
 """
 

@@ -50,11 +50,11 @@ def test_with_equal_loads_everybody_is_chosen_alike() -> None:
 
 
 def test_of_many_the_least_loaded_is_not_rushed() -> None:
-    """It is one of two in two fifths of the cases; all proxies that saw it idle would else meet there."""
+    """It has its turn, and is the other one in a quarter of the rest; all who saw it idle would else meet there."""
     pool, _ = pool_of(5)
     load(pool, 0, 1, 1, 1, 1)
     served = chosen(LeastLoaded(Random(1)), pool, count=5000)
-    assert served["w0"] == pytest.approx(2000, rel=0.1)
+    assert served["w0"] == pytest.approx(5000 * (0.2 + 0.8 * 0.25), rel=0.1)
     load(pool, 0, 1, 1, 1, 9)
     assert chosen(LeastLoaded(Random(1)), pool)["w4"] == 0
 
@@ -67,9 +67,22 @@ def test_what_it_says_of_others_counts_and_is_forgotten() -> None:
     assert first.load(0.0) == 6
     load(pool, 0, 3)
     assert set(chosen(LeastLoaded(Random(1)), pool)) == {"w1"}
-    assert first.load(MEMORY_SECONDS) == pytest.approx(6 / 2.718, rel=0.01)
-    assert set(chosen(LeastLoaded(Random(1)), pool, MEMORY_SECONDS)) == {"w0"}
+    assert first.load(0.05) == pytest.approx(3)
+    assert first.load(0.1) == first.load(99.0) == 0
+    assert set(chosen(LeastLoaded(Random(1)), pool, 0.1)) == {"w0"}
     assert second.load(0.0) == 3
+
+
+def test_of_whom_nothing_is_known_as_much_is_thought_as_of_all() -> None:
+    """Else those that were not heard of for long would be rushed, and that somebody is idle would be no news."""
+    pool, (idle, busy, _) = pool_of(3)
+    for _ in range(1000):
+        for upstream, value in ((idle, b"TEXT named_metrics.in_flight=0"), (busy, b"TEXT named_metrics.in_flight=4")):
+            pool.started(upstream, 0.0)
+            pool.reported(upstream, value)
+            pool.finished(upstream, GOOD, 0.0, 0.1)
+    assert [round(u.load(0.0, pool.usual), 1) for u in pool.upstreams] == [0, 4, 2]
+    assert [round(u.load(0.1, pool.usual), 1) for u in pool.upstreams] == [2, 2, 2]
 
 
 def test_ours_are_not_counted_twice() -> None:
