@@ -16,7 +16,7 @@ struct link {
   struct slot *slot;
 };
 
-static struct slot { struct link door, worker[WORKERS]; uint64_t began; struct slot *next; } *slots, *resting;
+static struct slot { struct link door, *worker[WORKERS]; uint64_t began; struct slot *next; } *slots, *resting;
 static struct { struct sockaddr_in at; char host[64]; } peers[WORKERS];  /* the first is the door */
 static struct link *links[MOST];
 static int set, known = 1, get, by_address, fresh, check, busy_too, expected[WORKERS], workers;
@@ -144,8 +144,13 @@ static void answered(struct link *link, size_t head, size_t length) {
   link->busy = 0;
   if (fresh && !unsent) { link->ending = good ? 1 : 2; return; }  /* until the server has closed */
   if (close_it) drop(link);
-  if (by_address && link->get && good) ask(slot, &slot->worker[to], to, 0);
-  else complete(slot, good);
+  if (!by_address || !link->get || !good) { complete(slot, good); return; }
+  struct link **worker = &slot->worker[to];
+  if (!*worker) {
+    *worker = calloc(1, sizeof **worker);
+    (*worker)->fd = -1;
+  }
+  ask(slot, *worker, to, 0);
 }
 
 static void pull(struct link *link) {
@@ -206,15 +211,14 @@ int main(int count, char **words) {
   inet_pton(AF_INET, host, &peers[0].at.sin_addr);
   snprintf(peers[0].host, sizeof peers[0].host, "%.40s:%d", host, port);
   set = epoll_create1(0);
-  uint64_t began = nanoseconds(), started = 0;
-  number = began;
-  until = began + (uint64_t)(seconds * 1e9);
   struct slot *all = calloc(connections, sizeof *all);
   for (struct slot *slot = all; slot < all + connections; slot++) {
     slot->door.fd = -1;
-    for (int i = 0; i < WORKERS; i++) slot->worker[i].fd = -1;
     if (rate) { slot->next = resting; resting = slot; }
   }
+  uint64_t began = nanoseconds(), started = 0;
+  number = began;
+  until = began + (uint64_t)(seconds * 1e9);
   if (!rate) {
     slots = all;
     active = connections;
