@@ -128,7 +128,8 @@ class Pool:
     def reported(self, upstream: Upstream, value: bytes) -> None:
         """The load it told with an answer that is being received: the field of `worker/wire/load.py`."""
         upstream.said(decode(value))
-        self.usual += NEWS * (upstream.elsewhere - self.usual)
+        if upstream.reported.in_flight is not None:
+            self.usual += NEWS * (upstream.elsewhere - self.usual)
 
     def _forgive(self, upstream: Upstream) -> None:
         upstream.failures.clear()

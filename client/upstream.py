@@ -32,14 +32,15 @@ STANDINGS = (
 
 MEMORY_SECONDS = 10.0  # after which about a third is left of a latency
 FIRST_PENALTY = 0.1  # seconds; the least that a failure counts as
+MUCH = 1000.0  # requests
 
 
 class Upstream:
     """`share`: its part of the turns, its weight or, while it starts slowly, less."""
 
     __slots__ = (
-        "busy_until", "ejected_until", "ejections", "elsewhere", "failures", "heard_at", "id", "in_flight", "instance",
-        "joined_at", "latency", "order", "probing", "reported", "served", "share", "weight",
+        "busy_until", "ejected_until", "ejections", "elsewhere", "failing", "failures", "heard_at", "id", "in_flight",
+        "instance", "joined_at", "latency", "order", "probing", "reported", "served", "share", "weight",
     )  # fmt: skip
 
     def __init__(self, instance: Instance) -> None:
@@ -55,6 +56,7 @@ class Upstream:
         self.latency = 0.0  # seconds, as of `heard_at`; 0: unknown
         self.heard_at = -inf
         self.reported = NOTHING
+        self.failing = False  # its last answer was none
         self.elsewhere = 0.0  # what it had to do besides ours, as of `heard_at`
         self.take(instance)
 
@@ -84,10 +86,13 @@ class Upstream:
         """Requests under way at it: ours, and others' as it told. `usual`: how many others' a worker has on the average.
 
         What it told is over after about as long as its answers take: by then others have come, who are as many as usual.
+        For as long one that fails counts as having much to do: it is never at work because it fails so soon.
         """
         age = now - self.heard_at
         if age >= self.latency:
             return self.in_flight + usual
+        if self.failing:
+            return self.in_flight + MUCH
         return self.in_flight + usual + (self.elsewhere - usual) * (1 - age / self.latency)
 
     def expected_latency(self, now: float) -> float:
@@ -102,12 +107,12 @@ class Upstream:
         else:
             old = exp((self.heard_at - now) / MEMORY_SECONDS)
             self.latency = seconds + (latency - seconds) * old
-        self.heard_at = now
+        self.heard_at, self.failing = now, False
 
     def failed(self, now: float) -> None:
         """Each failure counts as an answer that took twice as long: who fails at once must not look quick."""
         self.latency = 2 * max(self.expected_latency(now), FIRST_PENALTY / 2)
-        self.heard_at = now
+        self.heard_at, self.failing = now, True
 
     def said(self, load: Load) -> None:
         """What it reports with an answer, which is still counted in `in_flight`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -143,11 +144,12 @@ def test_who_is_unknown_gets_one_request_and_no_more_until_it_has_answered() -> 
     assert set(chosen(balancer, pool)) == {"w1"}
 
 
+@pytest.mark.parametrize("kind", [LeastLoaded, PeakEwma])
 @pytest.mark.parametrize("outcome", [FAILED, GATEWAY, LOST])
-def test_who_fails_at_once_is_not_taken_for_quick(outcome: Outcome) -> None:
-    """A black hole: four workers take 50 ms, one says no in 1 ms. A 500 ejects nobody, so that latency alone decides."""
+def test_who_fails_at_once_is_not_taken_for_quick_or_idle(outcome: Outcome, kind: Callable[[Random], Balancer]) -> None:
+    """A black hole: four workers take 50 ms, one says no in 1 ms. A 500 ejects nobody, so that they alone decide."""
     pool, upstreams = pool_of(5)
-    balancer, served, now = PeakEwma(Random(1)), Counter[str](), 0.0
+    balancer, served, now = kind(Random(1)), Counter[str](), 0.0
     for _ in range(5000):  # 100 a second
         now += 0.01
         upstream = balancer.choose(pool.candidates(now), now)
