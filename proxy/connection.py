@@ -9,6 +9,7 @@ from .accounts import GONE
 from .errors import AnswerBroken, ClientGone, HeadTooLarge, Overloaded, ProxyError, RequestTimeout, WorkerLost
 from .exchange import Exchange
 from .head import END, MAX_HEAD, RequestHead, origin, parse_request, without
+from .holding import SMALL_BYTES
 from .reactor import Task, event
 from .reply import refusal
 from .route import Route
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fairway.proxy")
 
-FIRST_READ = 4096  # a head and little more: what follows it may go by another way than through here
+FIRST_READ = 4096  # a head and little more: a large body goes by another way than through here
+WHOLE_READ = 64 * 1024  # a head and a small body at once, from a client whose last one was small
 SHARE = 32  # requests in one go
 LINGER_BYTES, LINGER_SECONDS = 8 * 1024 * 1024, 2.0
 
@@ -28,11 +30,24 @@ LINGER_BYTES, LINGER_SECONDS = 8 * 1024 * 1024, 2.0
 class Connection:
     """`resting`: between two requests. `peer`: the client's address, for the log and the worker."""
 
-    __slots__ = ("_admin", "_host", "_origin", "_proxy", "_task", "peer", "pending", "requests", "resting", "stream")
+    __slots__ = (
+        "_admin",
+        "_host",
+        "_origin",
+        "_proxy",
+        "_read",
+        "_task",
+        "peer",
+        "pending",
+        "requests",
+        "resting",
+        "stream",
+    )
 
     def __init__(self, proxy: Proxy, stream: Stream, peer: str, admin: bool = False) -> None:
         self._proxy, self.stream, self.peer, self._admin = proxy, stream, peer, admin
         self.pending, self._host, self._origin = b"", b"\0", b""
+        self._read = FIRST_READ
         self.requests, self.resting = 0, True
 
     async def serve(self, task: Task) -> None:
@@ -84,7 +99,7 @@ class Connection:
             while True:
                 while not stream.readable:
                     await event()
-                read = stream.try_recv(FIRST_READ)
+                read = stream.try_recv(self._read)
                 if read:
                     data = read
                     break
@@ -111,7 +126,13 @@ class Connection:
             head_bytes, data = data[:end], data[end + 4 :]
             known = proxy.lookups.get(head_bytes)
             if known is not None and not data:  # `GET /` once more, byte for byte
-                head, found = known
+                head, found, format = known
+                if format is not None and (line := proxy.pages.line(found.service, format)) is not None:
+                    status, sent = 200, len(line)
+                    task.deadline = began + proxy.settings.stall_seconds
+                    if stream.try_send(line) == sent:
+                        return True
+                    raise ClientGone("it asks, and does not read")
             else:
                 head = parse_request(head_bytes)
                 found = proxy.route(head)
@@ -128,6 +149,7 @@ class Connection:
                     )
                 await exchange.run(data)
                 self.pending, status = exchange.rest, exchange.status
+                self._read = WHOLE_READ if exchange.received <= SMALL_BYTES else FIRST_READ
                 if exchange.reusable:
                     return True
                 await self._linger()

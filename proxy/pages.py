@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from math import inf
 
 from ..client.resolver import Resolver
+from ..client.upstream import Upstream
 from ..registry.credentials import read_credentials
 from ..registry.instance import is_loopback
-from ..registry.lookup import AT_MOST, Lookup
+from ..registry.lookup import AT_MOST, Format, Lookup
 from . import address, workers_page
 from .config import ProxySettings
 from .errors import Forbidden, MethodNotAllowed, NotFound, Unauthorized
@@ -24,6 +25,7 @@ from .route import Route
 from .standing import View
 from .upload import too_large
 
+REMEMBERED = 4096  # workers' lines
 ADMIN = ("workers", "metrics")  # they tell who is behind the door
 Seen = Callable[[], Awaitable[tuple[Snapshot, View]]]
 
@@ -36,11 +38,16 @@ class Pages:
         self._settings, self._resolver, self._ready, self._seen = settings, resolver, ready, seen
         # The option's name is what the reader makes of the beginning.
         self._token = read_credentials("--admin", settings.admin_token_file, None, None, None).token.encode()
+        self._lines: dict[tuple[Upstream, Format], bytes] = {}
         host = settings.host
         self._open = host.startswith("unix:") or is_loopback(host)
 
     async def reply(self, head: RequestHead, found: Route, task: Task, admin: bool) -> Reply:
         """`admin`: it came by the administrators' own port. Raises ProxyError."""
+        if admin and found.manner in ("forward", "address", "redirect"):
+            raise NotFound(
+                f"{found.target}: at this port there are /-/metrics, /-/workers, /-/healthz and /-/readyz only"
+            )
         if found.manner == "address":
             query, accept = found.target.partition("?")[2], head.noted.get(b"accept", b"")
             format = address.wanted(query, accept, self._settings.address_format)
@@ -61,6 +68,28 @@ class Pages:
         if found.manner == "healthz":
             return Reply(200, b'{"status": "ok"}\n')
         return self._readyz(found)
+
+    def plain_format(self, head: RequestHead, found: Route) -> Format | None:
+        """In which form `line` answers the same request again; None: each time is to be looked at."""
+        query, accept = found.target.partition("?")[2], head.noted.get(b"accept", b"")
+        format = address.wanted(query, accept, self._settings.address_format)
+        simple = head.keep_alive and head.http11 and head.method == b"GET" and not self._resolver.key_header
+        return format if simple and format != "json" else None
+
+    def line(self, service: str, format: Format) -> bytes | None:
+        """The whole answer with the next worker's address; None when there is none at the moment."""
+        chosen = self._resolver.choose_now(service)
+        if chosen is None:
+            return None
+        upstream = chosen[1]
+        known = self._lines.get((upstream, format))
+        if known is None:
+            reply = address.answer(Lookup(service, (upstream.instance,), self._settings.address_ttl_seconds), format)
+            known = reply.encode(b"GET", close=False, http11=True)
+            if len(self._lines) >= REMEMBERED:
+                self._lines.clear()
+            self._lines[upstream, format] = known
+        return known
 
     def _check(self, head: RequestHead, found: Route, admin: bool) -> None:
         """Who may see the numbers. Raises NotFound, Unauthorized, Forbidden."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..client.resolver import Resolver
 from ..registry.errors import ConfigurationError
 from ..registry.instance import Address
+from ..registry.lookup import Format
 from ..registry.process import allow_files
 from ..registry.tls import ServerTls
 from .accounts import Accounts
@@ -37,6 +38,8 @@ from .usage import usage
 
 log = logging.getLogger("fairway.proxy")
 
+Asked = tuple[RequestHead, Route, Format | None]
+
 REMEMBERED, MEMORABLE = 1024, 512  # what was parsed once, and the bytes of it: the same again is not parsed again
 REQUEST_ID = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+=/:@")
 ADMIN_HOST = "127.0.0.1"
@@ -49,7 +52,7 @@ class Proxy:
     def __init__(self, settings: ProxySettings, resolver: Resolver) -> None:
         """Raises ConfigurationError."""
         self.settings, self.resolver = settings, resolver
-        self.in_flight = 0
+        self.in_flight, self.draining = 0, False
         self.most_in_flight = settings.max_in_flight
         self.scheme = "https" if settings.tls_cert else "http"
         self.trusts = _trusting(settings.trusted)
@@ -59,7 +62,7 @@ class Proxy:
         self._siblings = Siblings(self._seen, Path(folder) if folder else None, number)
         self.pages = Pages(settings, resolver, lambda: not self.draining, self._siblings.all)
         self.connections: set[Connection] = set()
-        self.lookups: dict[bytes, tuple[RequestHead, Route]] = {}
+        self.lookups: dict[bytes, Asked] = {}
         self._routes: dict[bytes, Route] = {}
         self._tls = (
             ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca) if settings.tls_cert else None
@@ -67,10 +70,6 @@ class Proxy:
         self._listeners: list[Listener] = []
         self._idle = asyncio.Event()
         self._id_prefix, self._ids = secrets.token_hex(6).encode() + b"-", 0
-
-    @property
-    def draining(self) -> bool:
-        return self.forwarder.draining
 
     @property
     def port(self) -> int:
@@ -109,7 +108,7 @@ class Proxy:
         """Readiness first, then no new connections, then the requests in flight get their time."""
         if self.draining:
             return
-        self.forwarder.draining = True
+        self.draining = self.forwarder.draining = True
         self.lookups.clear()
         for listener in self._listeners:
             listener.close()
@@ -196,7 +195,7 @@ class Proxy:
         if found.manner == "address" and head.length == 0 and len(head_bytes) <= MEMORABLE and not self.draining:
             if len(self.lookups) >= REMEMBERED:
                 self.lookups.clear()
-            self.lookups[head_bytes] = head, found
+            self.lookups[head_bytes] = head, found, self.pages.plain_format(head, found)
 
     def _seen(self) -> tuple[Snapshot, View]:
         """What this process counted, and how it sees the workers."""
