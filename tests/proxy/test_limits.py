@@ -327,6 +327,22 @@ async def test_too_many_at_once() -> None:
         assert (await answers(proxy, LAST))[0].status == 200
 
 
+async def test_who_was_refused_and_stays_takes_nobodys_place() -> None:
+    """Waiting for a client to take its error is no request that is worked on: it fills no room, and holds up no end."""
+    async with door(max_in_flight=2, finish_seconds=5.0) as (proxy, _):
+        staying = [await asyncio.open_connection(HOST, proxy.port) for _ in range(4)]
+        for reader, writer in staying:
+            writer.write(b"GET / HTTP/9.9\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        assert (await answers(proxy, LAST))[0].status == 200
+        began = asyncio.get_running_loop().time()
+        await proxy.close()
+        assert asyncio.get_running_loop().time() - began < 1
+        for _, writer in staying:
+            writer.transport.abort()
+            writer.close()
+
+
 async def test_one_that_pipelines_without_end_keeps_nobody_waiting() -> None:
     """It always has another request there, and takes every answer: the others have their turns all the same."""
     recorder, over = Recorder(), threading.Event()

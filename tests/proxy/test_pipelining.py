@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +12,7 @@ import pytest_asyncio
 
 from fairway.proxy import Proxy
 
-from .letter import Message
+from .letter import Message, read_answers
 from .recorder import Recorder, answers, bytewise, final, problem, seams, split, turns
 from .stage import HOST, proxy_for, raw_worker, read_request, until
 
@@ -177,6 +178,35 @@ async def test_who_does_not_read_is_not_worked_for() -> None:
         assert asked < 100
         writer.transport.abort()
         writer.close()
+
+
+@pytest.mark.parametrize("path", [b"/", b"/healthz", b"/x"])
+async def test_who_reads_late_gets_all_of_them(path: bytes) -> None:
+    """Answers wait when the client's buffers are full, the proxy's own too; none is lost, and nobody is thrown out."""
+    recorder = Recorder()
+    asked = b"GET %s HTTP/1.1\r\nHost: " % path
+    asked += b"h" * (32 - (len(asked) + 4) % 32) + b"\r\n\r\n"  # so that reads end where requests do
+    async with raw_worker(recorder) as address, proxy_for(address) as proxy:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (HOST, proxy.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+        count = 60_000 if path == b"/" else 3000
+        writer.write(asked * count)
+        writer.write(END)
+        before = -1
+        while before != (before := sum(connection.requests for connection in proxy.connections)):
+            await asyncio.sleep(0.05)
+        came = bytearray()
+        async with asyncio.timeout(30):
+            while piece := await reader.read(1500):
+                came += piece
+        writer.close()
+        found, rest = read_answers(bytes(came))
+        assert (len(found), rest) == (count + 1, b"")
+        assert {answer.status for answer in found} == {200}
+        assert found[-1].body.endswith(b" GET /end")
 
 
 async def test_a_client_that_leaves_in_the_middle() -> None:
