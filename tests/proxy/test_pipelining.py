@@ -196,7 +196,7 @@ async def test_who_reads_late_gets_all_of_them(path: bytes) -> None:
         writer.write(asked * count)
         writer.write(END)
         before = -1
-        while before != (before := sum(connection.requests for connection in proxy.connections)):
+        while before != (before := sum(connection.requests for connection in proxy.connections)):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         came = bytearray()
         async with asyncio.timeout(30):
