@@ -4,10 +4,14 @@ Nouns: a `Client` (or `SyncClient`) uploads images and returns `Prediction`s; a 
 service up to date; a *balancer* chooses among those the pool offers; `retry` says what may be tried again.
 """
 
+from typing import TYPE_CHECKING
+
 from ..worker.tensor import Prediction
-from .client import Client
 from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, NoWorker, Unreachable, WorkerFailed
-from .sync import SyncClient
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .sync import SyncClient
 
 __all__ = [
     "Busy",
@@ -21,3 +25,16 @@ __all__ = [
     "Unreachable",
     "WorkerFailed",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """A proxy takes the pool and the resolver, and does without the HTTP client."""
+    if name == "Client":
+        from .client import Client
+
+        return Client
+    if name == "SyncClient":
+        from .sync import SyncClient
+
+        return SyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,12 +6,25 @@ or another hub, and keeps a `Replica` of what others registered; a `Link` is the
 answer of a manual DNS. Ground floor: imports nothing of the other folders.
 """
 
+from typing import TYPE_CHECKING
+
 from .catalog import Catalog
 from .instance import Address, Instance, Query
 from .link import Link
 from .lookup import Lookup
 from .replica import Replica
-from .server import Hub
 from .store import Store, open_store
 
+if TYPE_CHECKING:
+    from .server import Hub
+
 __all__ = ["Address", "Catalog", "Hub", "Instance", "Link", "Lookup", "Query", "Replica", "Store", "open_store"]
+
+
+def __getattr__(name: str) -> object:
+    """The hub's web server is 20 MB of a process, and who only asks a registry does without it."""
+    if name == "Hub":
+        from .server import Hub
+
+        return Hub
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,8 +9,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from aiohttp.http import HttpProcessingError as BadHttpMessage
-
 from .errors import ConfigurationError, InvalidInstance, RegistryError
 
 EXIT_CONFIGURATION = 78  # sysexits.h EX_CONFIG: no restart will cure it
@@ -68,7 +66,7 @@ def allow_files(wanted: int) -> int:
 def _one_line(record: logging.LogRecord) -> bool:
     """A stranger's malformed request is worth a line, not a traceback."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, BadHttpMessage):
+    if error is not None and type(error).__module__ == "aiohttp.http_exceptions":  # not imported: not all roles have it
         record.msg, record.args, record.exc_info = f"malformed request: {' '.join(str(error).split())[:200]}", (), None
     return True
 
