@@ -221,7 +221,7 @@ class Exchange:
             text = error.strerror or str(error) or type(error).__name__
             raise Failed(Failure.BROKEN, text, stale=not heard and upload.replayable) from error
         finally:
-            if worker.task is not None:  # it was not put back to rest
+            if worker.task is task:  # else it rests, or works for somebody else by now
                 worker.close()
 
     async def _answer(self, worker: Stream, data: bytes) -> None:
@@ -248,7 +248,11 @@ class Exchange:
             self._answered(worker, answer, length == len(data))
             self.started, self.sent = True, length
             out = lines + data[:length]
-            if (sent := client.try_send(out)) < len(out):
+            try:
+                sent = client.try_send(out)
+            except OSError as error:
+                raise ClientGone("the client did not wait for its answer") from error
+            if sent < len(out):
                 await self._deliver(out[sent:])
         elif length is None:
             self._answered(worker, answer, await self._relay_chunks(worker, lines, data, chunked))
@@ -302,7 +306,10 @@ class Exchange:
         if self._interims > MAX_INTERIMS:
             raise WorkerAnswersBadly("the worker has more to say before its answer than in it")
         if answer.status != 100 and self._head.http11:
-            await self._client.send(answer.to_client())
+            try:
+                await self._client.send(answer.to_client())
+            except OSError as error:
+                raise ClientGone("the client did not wait for its answer") from error
         await self._answer(worker, data or await self._more_head(worker, data))
 
     async def _refused(self, worker: Stream, answer: AnswerHead, data: bytes) -> None:

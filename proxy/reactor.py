@@ -69,7 +69,7 @@ class Task:
             waiting = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except StopIteration:
             self._reactor.done(self)
-        except asyncio.CancelledError:  # of the future it waited for: the loop ends
+        except asyncio.CancelledError:  # by `close`, or of the future it waited for: the loop ends
             self._reactor.done(self)
         except Exception:
             log.exception("a connection's task failed")
@@ -113,9 +113,9 @@ class Reactor:
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def close(self) -> None:
-        """Ends what still runs: each task gets a ConnectionAbortedError where it waits."""
+        """Ends what still runs: each task is cancelled where it waits."""
         for task in list(self.tasks):
-            task.fail(ConnectionAbortedError("the proxy stops"))
+            task.fail(asyncio.CancelledError())
         for stream in list(self._streams.values()):
             stream.close()
         self._sweeper.cancel()

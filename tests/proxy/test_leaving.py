@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -130,3 +131,32 @@ async def test_repr_is_a_dashboard_line() -> None:
         )
         async with session_to(proxy) as session, session.get("/-/workers") as said:
             assert [row["port"] for row in (await said.json())["services"]["classify"]] == [9001]
+
+
+async def test_a_slow_reader_keeps_no_worker_and_breaks_nobodys_answer() -> None:
+    """Its answer is whole in our hands: the worker's connection is free for others while the client takes its time."""
+    body = b"x" * 60_000
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            _, sent = await read_request(reader)
+            if sent == b"next":
+                await asyncio.sleep(0.2)  # meanwhile the first client reads on
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    async with raw_worker(script) as address, proxy_for(address) as proxy, session_to(proxy) as session:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, (HOST, proxy.port))
+            for _ in range(60):  # more answers than the kernel holds
+                await loop.sock_sendall(slow, b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
+            (upstream,) = proxy.resolver.services()["classify"].upstreams
+            await until(lambda: proxy.in_flight == 1 and upstream.in_flight == 0)
+            other = asyncio.create_task(session.post("/x", data=b"next"))
+            await until(lambda: upstream.in_flight == 1)
+            for _ in range(200):
+                await loop.sock_recv(slow, 65_536)
+            async with await other as said:
+                assert (said.status, await said.read()) == (200, body)
