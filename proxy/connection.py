@@ -33,6 +33,7 @@ class Connection:
     __slots__ = (
         "_admin",
         "_host",
+        "_last",
         "_origin",
         "_proxy",
         "_read",
@@ -47,7 +48,10 @@ class Connection:
     def __init__(self, proxy: Proxy, stream: Stream, peer: str, admin: bool = False) -> None:
         self._proxy, self.stream, self.peer, self._admin = proxy, stream, peer, admin
         self.pending, self._host, self._origin = b"", b"\0", b""
-        self._read = FIRST_READ
+        self._read, self._last = (
+            FIRST_READ,
+            False,
+        )  # whether the last answer was said, and the client may still be sending
         self.requests, self.resting = 0, True
 
     async def serve(self, task: Task) -> None:
@@ -57,6 +61,8 @@ class Connection:
                 while await self._one():
                     if self.requests % SHARE == 0:
                         await task.others()  # one that asks without end, and never waits, keeps nobody waiting
+                if self._last:
+                    await self._linger()
         except ClientGone:
             self.stream.abort()  # an answer under way is broken off, so that nobody takes it for a whole one
         except AnswerBroken as error:
@@ -75,6 +81,7 @@ class Connection:
             if self.stream.spliceable:  # a TLS handshake would be the most expensive part of it
                 answer = refusal(Overloaded("too many connections; try again in a second")).encode(b"GET", True, True)
                 await self._say(answer, False)
+                await self._linger()
         except (TimeoutError, OSError):
             pass
         finally:
@@ -150,10 +157,8 @@ class Connection:
                 await exchange.run(data)
                 self.pending, status = exchange.rest, exchange.status
                 self._read = WHOLE_READ if exchange.received <= SMALL_BYTES else FIRST_READ
-                if exchange.reusable:
-                    return True
-                await self._linger()
-                return False
+                self._last = not exchange.reusable
+                return exchange.reusable
             proxy.remember(head_bytes, head, found)
             reply = await proxy.pages.reply(head, found, task, self._admin)
             status, sent = reply.status, len(reply.body)
@@ -221,8 +226,7 @@ class Connection:
             await self.stream.send(answer)
         except (TimeoutError, OSError) as error:
             raise ClientGone("the client does not take its answer") from error
-        if not again:
-            await self._linger()
+        self._last = not again
 
     async def _linger(self) -> None:
         """Reads on a little before closing: a close with bytes unread is a reset, which can overtake our answer.

@@ -203,7 +203,8 @@ def test_answers(raw: bytes, method: bytes, length: int | None, keep_alive: bool
 
 
 def test_an_answer_is_written_anew() -> None:
-    raw = b"HTTP/1.0 200 Fine\r\nX-A:1\r\nKeep-Alive: x\r\nConnection: X-A, Content-Type\r\nContent-Type: t\r\nContent-Length: 2"
+    raw = b"HTTP/1.0 200 Fine\r\nX-A:1\r\nKeep-Alive: x\r\nConnection: X-A, Content-Type\r\nContent-Type: t"
+    raw += b"\r\nContent-Length: 2"
     assert parse_answer(raw, b"GET").to_client(b"X-Added: y\r\n") == (
         b"HTTP/1.1 200 Fine\r\nContent-Type: t\r\nContent-Length: 2\r\nX-Added: y\r\nVia: 1.1 fairway\r\n\r\n"
     )
