@@ -40,7 +40,7 @@ class Pool:
         """`worker_limit`: in flight at one worker at the most, 0: any number; `on_room`: one at its limit is no more."""
         self.upstreams: list[Upstream] = []
         self.in_flight = 0
-        self.usual = 0.0  # what a worker has to do for others than us, on the average of what they told
+        self.usual = 0.0  # what a worker of weight 1 has to do for others than us, by what all told
         self.due = -inf  # when the list of candidates must be made anew
         self._judged_at = -inf
         self._by_id: dict[str, Upstream] = {}
@@ -129,7 +129,7 @@ class Pool:
         """The load it told with an answer that is being received: the field of `worker/wire/load.py`."""
         upstream.said(decode(value))
         if upstream.reported.in_flight is not None:
-            self.usual += NEWS * (upstream.elsewhere - self.usual)
+            self.usual += NEWS * (upstream.elsewhere / (upstream.weight or 1.0) - self.usual)
 
     def _forgive(self, upstream: Upstream) -> None:
         upstream.failures.clear()

@@ -83,12 +83,12 @@ class Upstream:
         return self.standing(now) < BUSY
 
     def load(self, now: float, usual: float = 0.0) -> float:
-        """Requests under way at it: ours, and others' as it told. `usual`: how many others' a worker has on the average.
+        """Requests under way at it: ours, and others' as it told. `usual`: how many others' there are for each weight of 1.
 
         What it told is over after about as long as its answers take: by then others have come, who are as many as usual.
         For as long one that fails counts as having much to do: it is never at work because it fails so soon.
         """
-        age = now - self.heard_at
+        age, usual = now - self.heard_at, usual * self.weight
         if age >= self.latency:
             return self.in_flight + usual
         if self.failing:

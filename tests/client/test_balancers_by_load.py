@@ -86,6 +86,18 @@ def test_of_whom_nothing_is_known_as_much_is_thought_as_of_all() -> None:
     assert [round(u.load(0.1, pool.usual), 1) for u in pool.upstreams] == [2, 2, 2]
 
 
+def test_what_is_usual_goes_with_the_weight() -> None:
+    """Else at high load, when most reports are old, those with a large weight would look idle."""
+    pool = Pool()
+    pool.update([instance(0), replace(instance(1), weight=4)], 0.0)
+    for _ in range(1000):
+        for upstream, value in zip(pool.upstreams, (b"10", b"40"), strict=True):
+            pool.started(upstream, 0.0)
+            pool.reported(upstream, b"TEXT named_metrics.in_flight=" + value)
+            pool.finished(upstream, GOOD, 0.0, 0.1)
+    assert [round(u.load(9.0, pool.usual)) for u in pool.upstreams] == [10, 40]
+
+
 def test_ours_are_not_counted_twice() -> None:
     pool, (first, _) = pool_of(2)
     load(pool, 3)
