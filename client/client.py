@@ -31,7 +31,7 @@ from .retry import ATTEMPTS, CLIENT_AGAIN, FIRST_ATTEMPTS, FIRST_PAUSE, Attempts
 Source = str | os.PathLike[str] | bytes
 
 KEEP_SECONDS = 1.0  # the proxy is away: for how long its last word is used before it is asked again
-ASK_AGAIN = 3  # a proxy that redirects to a worker that has just failed us is asked for another one so often
+ASK_AGAIN = 5  # a proxy that redirects to a worker that has just failed us is asked for another one so often
 
 
 class Client:
