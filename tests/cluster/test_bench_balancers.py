@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_every_table_comes_out_and_twice_the_same() -> None:
     assert "seed 1" in head
     lines = [[line for line in part.splitlines() if line.startswith("|")][2:] for part in parts]
     assert [len(each) for each in lines] == [7, 4, 6, 4]
-    for line in sum(lines[:3], []):
+    for line in chain(*lines[:3]):
         for cell in line.strip("|").split("|")[1:]:
             assert re.fullmatch(r" [\d,]+ · [\d,]+ · [\d,]+; \d\.\d\d ", cell), line
 
