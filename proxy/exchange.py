@@ -265,6 +265,8 @@ class Exchange:
             self._door.links.give(self._upstream, worker)
         else:
             worker.close()
+        if answer.status in (429, 503):
+            self._seconds = None  # a quick refusal is no speed
         self._finished(Outcome.ANSWERED if answer.status < 500 else OUTCOMES.get(answer.status, Outcome.FAILED))
 
     def _lines(self, answer: AnswerHead) -> tuple[bytes, bool]:
