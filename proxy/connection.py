@@ -88,10 +88,10 @@ class Connection:
             self.stream.close()
             self._proxy.left(self)
 
-    def drain(self) -> None:
-        """Ends it if it rests. One that has just been sent a request answers it, and is closed then."""
-        if self.resting and not (self.stream.readable or self.stream.peek()):
-            self._task.fail(ConnectionAbortedError("the proxy stops"))
+    def drain(self, grace_seconds: float) -> None:
+        """Ends it after a while if it rests: a request that is on its way is answered, and the connection closed then."""
+        if self.resting:
+            self._task.deadline = self._proxy.reactor.now + grace_seconds
 
     async def _one(self) -> bool:
         """One request. Whether another one may follow."""

@@ -48,7 +48,8 @@ class Listener:
         if self._socket.fileno() < 0:
             return
         if hasattr(self, "_loop"):
-            self._accept()
+            for _ in range(BACKLOG // ACCEPTED_AT_ONCE + 1):
+                self._accept()
             self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         if self._path:

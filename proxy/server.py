@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import ipaddress
 import logging
@@ -28,7 +29,7 @@ from .listener import Listener
 from .metrics import Metrics, Snapshot
 from .pages import Pages
 from .processes import SIBLINGS
-from .reactor import Reactor
+from .reactor import SWEEP_SECONDS, Reactor
 from .route import Route, route
 from .siblings import Siblings
 from .standing import View, view
@@ -43,6 +44,7 @@ Asked = tuple[RequestHead, Route, Format | None]
 REMEMBERED, MEMORABLE = 1024, 512  # what was parsed once, and the bytes of it: the same again is not parsed again
 REQUEST_ID = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+=/:@")
 ADMIN_HOST = "127.0.0.1"
+GRACE_SECONDS = 0.5  # for a request that a client began to send as we stopped
 FILES_EACH = 2  # a client's connection, and the worker's; pipes come on top, and are done without if need be
 
 
@@ -68,7 +70,7 @@ class Proxy:
             ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca) if settings.tls_cert else None
         )
         self._listeners: list[Listener] = []
-        self._idle = asyncio.Event()
+        self._idle, self._empty = asyncio.Event(), asyncio.Event()  # while it drains: no requests, no connections
         self._id_prefix, self._ids = secrets.token_hex(6).encode() + b"-", 0
 
     @property
@@ -113,8 +115,13 @@ class Proxy:
         for listener in self._listeners:
             listener.close()
         log.info("draining: %d requests in flight", self.in_flight)
-        for connection in list(self.connections):
-            connection.drain()
+        grace = min(GRACE_SECONDS, self.settings.finish_seconds)
+        for connection in self.connections:
+            connection.drain(grace)
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace + 2 * SWEEP_SECONDS):
+                    await self._empty.wait()
         try:
             async with asyncio.timeout(self.settings.finish_seconds):
                 if self.in_flight:
@@ -156,6 +163,8 @@ class Proxy:
 
     def left(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self._empty.set()
 
     def ended(self) -> None:
         """A request, while the door closes."""
