@@ -150,7 +150,7 @@ def read_requests(data: bytes) -> list[Message]:
 def read_answer(data: bytes, at: int, method: bytes, ended: bool, overlook: bool = False) -> Message | None:
     """The answer to `method` that begins at `at`, 1xx too; `ended`: nothing will follow `data`.
 
-    `overlook`: a framing where none may be (RFC 9110 8.6), which a recipient is to ignore.
+    `overlook`: a framing where none may be (RFC 9110 8.6), which a recipient is to ignore, and chunks in HTTP/1.0.
     """
     if (found := _head(data, at, STATUS_LINE)) is None:
         return None
@@ -163,7 +163,7 @@ def read_answer(data: bytes, at: int, method: bytes, ended: bool, overlook: bool
     if method == b"HEAD" or message.status == 304:
         length = 0
     if length is None:
-        if message.line[0] == b"HTTP/1.0":
+        if message.line[0] == b"HTTP/1.0" and not overlook:
             raise Malformed("chunks in HTTP/1.0")
         if (chunked := _chunks(data, after)) is None:
             return None
