@@ -294,6 +294,36 @@ async def test_a_body_that_was_asked_for_and_does_not_come() -> None:
         assert not recorder.requests
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("framing", [b"Content-Length: 4000000", b"Transfer-Encoding: chunked"])
+async def test_an_early_answer_reaches_who_reads_only_after_sending_all(framing: bytes, keeps: bool) -> None:
+    """The worker has heard enough; the rest of the upload is read to no purpose but that its sender gets to the answer."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Enough\r\nContent-Length: 6\r\n\r\nenough")
+        if keeps:
+            await asyncio.Event().wait()  # and reads nothing more
+
+    body = bytes(4_000_000) if b"Length" in framing else b"3d0900\r\n" + bytes(4_000_000) + b"\r\n0\r\n\r\n"
+
+    async with raw_worker(script) as address, proxy_for(address, mode="forward") as proxy:
+
+        def blocking() -> bytes:
+            with socket.create_connection((HOST, proxy.port), timeout=10) as sock:
+                sock.sendall(b"POST /x HTTP/1.1\r\nHost: h\r\n" + framing + b"\r\n" + LAST)
+                sock.sendall(body)
+                came = b""
+                while piece := sock.recv(65_536):
+                    came += piece
+                return came
+
+        (answer,), rest = read_answers(await asyncio.to_thread(blocking))
+        assert (answer.status, answer.body, rest) == (413, b"enough", b"")
+        assert says_close(answer)
+        await until(lambda: not proxy.in_flight)
+
+
 # HTTP/1.0.
 
 
