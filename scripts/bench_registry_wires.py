@@ -49,7 +49,8 @@ class Wire(asyncio.Protocol):
         self.closing = True
         if self._timer:
             self._timer.cancel()
-        self.transport.abort()
+        if hasattr(self, "transport"):  # else it was never opened
+            self.transport.abort()
 
     def ask(self, request: bytes) -> asyncio.Future[bytes]:
         self._asked = answer = cast("asyncio.Future[bytes]", asyncio.get_running_loop().create_future())
