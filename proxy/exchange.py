@@ -261,7 +261,9 @@ class Exchange:
 
     def _answered(self, worker: Stream, answer: AnswerHead, exact: bool) -> None:
         """The answer was read to its end: the connection rests, unless either side has more to say."""
-        if exact and answer.keep_alive and self._sent and not self._upload.left:
+        # After an answer that has no body by its kind, a worker that sends one anyway would answer the next client with it.
+        bodyless = self._head.method == b"HEAD" or answer.status in (204, 304)
+        if exact and answer.keep_alive and self._sent and not self._upload.left and not bodyless:
             self._door.links.give(self._upstream, worker)
         else:
             worker.close()

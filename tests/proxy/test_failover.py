@@ -266,3 +266,22 @@ async def test_no_second_answer_follows_one_that_was_begun() -> None:
         assert said.startswith(b"HTTP/1.1 200 ")
         assert said.endswith(b"\r\n\r\nhalf")
         assert said.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 204), ("GET", 304)])
+async def test_a_connection_is_not_used_again_after_an_answer_without_a_body(method: str, status: int) -> None:
+    """A worker that sends a body all the same would answer the next client with it."""
+    connections = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 %d Fine\r\nContent-Length: 0\r\n\r\n" % status)
+
+    async with raw_worker(script) as address, proxy_for(address, mode="forward") as proxy, session_to(proxy) as session:
+        for _ in range(3):
+            async with session.request(method, "/x") as said:
+                assert said.status == status
+    assert connections == 3
