@@ -31,27 +31,15 @@ class Connection:
     """`resting`: between two requests. `peer`: the client's address, for the log and the worker."""
 
     __slots__ = (
-        "_admin",
-        "_host",
-        "_last",
-        "_origin",
-        "_proxy",
-        "_read",
-        "_task",
-        "peer",
-        "pending",
-        "requests",
-        "resting",
+        "_admin", "_host", "_last", "_origin", "_proxy", "_read", "_task", "peer", "pending", "requests", "resting",
         "stream",
-    )
+    )  # fmt: skip
 
     def __init__(self, proxy: Proxy, stream: Stream, peer: str, admin: bool = False) -> None:
         self._proxy, self.stream, self.peer, self._admin = proxy, stream, peer, admin
         self.pending, self._host, self._origin = b"", b"\0", b""
-        self._read, self._last = (
-            FIRST_READ,
-            False,
-        )  # whether the last answer was said, and the client may still be sending
+        self._read = FIRST_READ
+        self._last = False  # whether the last answer was said, and the client may still be sending
         self.requests, self.resting = 0, True
 
     async def serve(self, task: Task) -> None:
@@ -78,7 +66,7 @@ class Connection:
         """Says that there is no room, to whatever the client wants."""
         self._task = self.stream.task = task
         try:
-            if self.stream.spliceable:  # a TLS handshake would be the most expensive part of it
+            if not self.stream.encrypted:  # a TLS handshake would be the most expensive part of it
                 answer = refusal(Overloaded("too many connections; try again in a second")).encode(b"GET", True, True)
                 await self._say(answer, False)
                 await self._linger()
@@ -136,10 +124,8 @@ class Connection:
                 head, found, format = known
                 if format is not None and (line := proxy.pages.line(found.service, format)) is not None:
                     status, sent = 200, len(line)
-                    task.deadline = began + proxy.settings.stall_seconds
-                    if stream.try_send(line) == sent:
-                        return True
-                    raise ClientGone("it asks, and does not read")
+                    await self._say(line, True)
+                    return True
             else:
                 head = parse_request(head_bytes)
                 found = proxy.route(head)

@@ -5,7 +5,7 @@ What is held can be sent once more, to another worker. What finds no room goes t
 
 from __future__ import annotations
 
-from .pipes import AVAILABLE, Pipe, Pipes, tee
+from .pipes import AVAILABLE, MOVE_BYTES, Pipe, Pipes, tee
 
 SMALL_BYTES = 48 * 1024  # up to here a copy is cheaper than a pipe
 RESTING = 64  # buffers and pipes kept for the next upload
@@ -19,10 +19,8 @@ class Holding:
         self.held = self.uploads = 0  # bytes, and how many uploads they are of
         self.splice = splice and AVAILABLE
         self._buffers: list[bytearray] = []
-        self.pipes = (
-            Pipes(max(window, SMALL_BYTES)) if self.splice and tee is not None and window > SMALL_BYTES else None
-        )
-        self.passing = Pipes(64 * 1024) if self.splice else None  # for what is not held
+        self._pipes = Pipes(window) if self.splice and tee is not None and window > SMALL_BYTES else None
+        self._passing = Pipes(MOVE_BYTES) if self.splice else None
 
     def reserve(self, count: int, more: bool = False) -> bool:
         """Whether there is room for `count` bytes of an upload; `more`: of one that has some already."""
@@ -46,22 +44,34 @@ class Holding:
             self._buffers.append(buffer)
 
     def pipe(self) -> Pipe | None:
-        """One for an upload to be held; None where that cannot be done."""
-        try:
-            return self.pipes.take() if self.pipes is not None else None
-        except OSError:  # no files left: it goes through without being held
-            return None
+        """One for an upload to be held; None where that cannot be done: it is copied, or not held."""
+        return _taken(self._pipes)
+
+    def passing_pipe(self) -> Pipe | None:
+        """One for an upload to pass through; None where that cannot be done: it is copied."""
+        return _taken(self._passing)
 
     def give_pipe(self, pipe: Pipe) -> None:
         """Back, with what is in it."""
-        assert self.pipes is not None
+        assert self._pipes is not None
         pipe.forget()
-        self.pipes.give(pipe)
+        self._pipes.give(pipe)
+
+    def give_passing(self, pipe: Pipe) -> None:
+        assert self._passing is not None
+        self._passing.give(pipe)
 
     def close(self) -> None:
-        for pipes in (self.pipes, self.passing):
+        for pipes in (self._pipes, self._passing):
             if pipes is not None:
                 pipes.close()
 
     def __repr__(self) -> str:
         return f"<Holding {self.held} of {self.most} bytes>"
+
+
+def _taken(pipes: Pipes | None) -> Pipe | None:
+    try:
+        return pipes.take() if pipes is not None else None
+    except OSError:  # no files left
+        return None

@@ -28,7 +28,7 @@ class Stream:
 
     __slots__ = ("_reactor", "_recv", "_recv_into", "_send", "closed", "ended", "fd", "on_stir", "readable", "sock",
                  "task", "writable")  # fmt: skip
-    spliceable = True
+    spliceable, encrypted = True, False
 
     def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None) -> None:
         self._reactor, self.sock, self.task = reactor, sock, task

@@ -15,7 +15,7 @@ log = logging.getLogger("fairway.proxy")
 class TlsStream(Stream):
     """Reads may bring less than there is, as a record is decoded at a time: only 'want read' means that nothing is left."""
 
-    spliceable = False
+    spliceable, encrypted = False, True
 
     def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None, context: ssl.SSLContext) -> None:
         wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True)

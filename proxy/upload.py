@@ -12,7 +12,7 @@ import fcntl
 import termios
 
 from .chunks import LAST, Dechunker, chunk
-from .errors import BadRequest, BodyTooLarge, ClientGone, RequestTimeout
+from .errors import BodyTooLarge, ClientGone, RequestTimeout
 from .head import RequestHead
 from .holding import SMALL_BYTES, Holding
 from .pipes import MOVE_BYTES, Pipe
@@ -69,10 +69,11 @@ class Upload:
         self._memory = []
         if self.length is None:
             await self._hold_chunks()
+        elif self.length > max(self._holding.window, SMALL_BYTES) or not self._reserve_to(self.length):
+            self._memory = [self._first]
         elif self.length <= SMALL_BYTES:
             await self._hold_small(self.length)
-        elif self.length <= self._holding.window and self._holding.reserve(self.length):
-            self._reserved = self.length
+        else:
             self._memory = [self._first]
             self._pipe = self._holding.pipe() if self._client.spliceable else None
             if self._pipe is not None:
@@ -80,10 +81,6 @@ class Upload:
             else:
                 while self.left:
                     self._memory.append(await self._read(min(READ_BYTES, self.left)))
-        else:
-            self._memory = [self._first]
-        if self.left == 0 and self.length is None:
-            self.length = sum(map(len, self._memory))
 
     async def _hold_small(self, length: int) -> None:
         self._buffer = buffer = self._holding.buffer()
@@ -155,13 +152,13 @@ class Upload:
         self.replayable = False
         if self.length is None:
             return await self._pass_chunks(worker, seconds)
-        if self._client.spliceable and worker.spliceable and self._holding.passing is not None:
-            pipe = self._holding.passing.take()
-            try:
-                return await self._pass_pipe(pipe, worker, seconds)
-            finally:
-                self._holding.passing.give(pipe)
-        return await self._pass_copies(worker, seconds)
+        pipe = self._holding.passing_pipe() if self._client.spliceable and worker.spliceable else None
+        if pipe is None:
+            return await self._pass_copies(worker, seconds)
+        try:
+            return await self._pass_pipe(pipe, worker, seconds)
+        finally:
+            self._holding.give_passing(pipe)
 
     async def _send_held(self, pipe: Pipe, worker: Stream) -> bool:
         """From a second pipe that refers to the same pages; from the only one, if there can be no second."""
@@ -236,28 +233,6 @@ class Upload:
             if pieces and not await worker.send(b"".join(pieces), True):
                 return False
         return True
-
-    async def discard(self, most: int, seconds: float) -> bool:
-        """Reads what is left of it to no purpose but the next request's. Whether its end was reached within limits."""
-        if self.left > most and self.length is not None:
-            return False
-        self._task.deadline = self._task.now + seconds
-        try:
-            while self.left and most > 0:
-                data = await self._client.recv(READ_BYTES if self.length is None else min(READ_BYTES, self.left))
-                if not data:
-                    return False
-                most -= len(data)
-                if self._dechunker is None:
-                    self.left -= len(data)
-                else:
-                    for _ in self._dechunker.feed(data):
-                        pass
-                    if self._dechunker.done:
-                        self.left, self.rest = 0, self._dechunker.rest
-        except (TimeoutError, OSError, BadRequest):
-            return False
-        return self.left == 0
 
     async def _fill(self, pipe: Pipe, most: int, worker: Stream | None = None) -> int:
         """Into the pipe; marks it full when it takes no more. Returns early, with 0, when the worker speaks."""
