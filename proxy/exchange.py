@@ -90,7 +90,7 @@ class Exchange:
             upload.close()
 
     async def _attempts(self, chosen: tuple[Pool, Upstream]) -> None:
-        door, reactor, upload = self._door, self._door.reactor, self._upload
+        door, reactor = self._door, self._door.reactor
         deadline = reactor.now + door.settings.deadline_seconds
         door.requests += 1
         tried: set[str] = set()
@@ -103,9 +103,9 @@ class Exchange:
             try:
                 if worker is None:
                     worker = await self._connected(upstream, deadline)
-                elif not (not upload.left and upload.replayable) and worker.peek():
-                    worker.close()  # it ended meanwhile, and this upload cannot be sent twice
-                    worker = await self._connected(upstream, deadline)
+                elif worker.peek():  # it ended meanwhile, or says what would be taken for our answer
+                    worker.close()
+                    worker, fresh = await self._connected(upstream, deadline), True
                 worker.task = self._task
                 await self._ask(worker, deadline)
                 return

@@ -330,7 +330,7 @@ def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
             length = _length(said)
         if noted:
             if b"transfer-encoding" in noted:
-                _check_chunked(noted[b"transfer-encoding"], said, True)
+                _check_chunked(noted[b"transfer-encoding"], said, http11)
                 length = None
             if b"connection" in noted:
                 keep_alive, kept = _answer_connection(noted[b"connection"], http11, kept)
