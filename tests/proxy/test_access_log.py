@@ -211,9 +211,8 @@ def test_where_nobody_reads_lines_are_dropped_and_nobody_waits() -> None:
         kept = [line["retries"] for line in lines_of(ours, 5000 - log.dropped)]
         assert kept[:100] == list(range(100))
         assert kept == sorted(set(kept))  # type: ignore[type-var]
-        while "[0 bytes waiting" not in repr(
-            log
-        ):  # the last piece is read before it is counted, which nobody announces
+        # The last piece is read before it is counted, which nobody announces.
+        while "[0 bytes waiting" not in repr(log):
             time.sleep(0.001)
         log.write(ENTRY)
         assert len(lines_of(ours, 1)) == 1, "when somebody reads again it goes on"
