@@ -120,8 +120,7 @@ def which(program: str) -> str | None:
 
 def versions() -> str:
     """Of all that is installed; what a program says of itself is shortened to its number."""
-    said = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("uvloop", "httptools"))]
-    said.append(f"aiohttp {version('aiohttp')}")
+    said = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("uvloop", "aiohttp"))]
     for program, flag in (("nginx", "-v"), ("haproxy", "-v"), ("node", "--version")):
         if where := which(program):
             done = subprocess.run([where, flag], capture_output=True, text=True, check=False)
