@@ -22,6 +22,11 @@ class TraceContext:
     parent_id: int
     flags: int = 0
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the caller records this trace."""
+        return bool(self.flags & SAMPLED)
+
     def encode(self) -> bytes:
         """The value, in version 00."""
         return b"00-%032x-%016x-%02x" % (self.trace_id, self.parent_id, self.flags & (SAMPLED | RANDOM))
