@@ -11,8 +11,10 @@ __all__ = [
     "BadRequest",
     "BrokenImage",
     "ConfigurationError",
+    "DeadlineExceeded",
     "ModelError",
     "NotAnImage",
+    "NotFound",
     "NotReady",
     "Overloaded",
     "TooLarge",
@@ -47,6 +49,12 @@ class NotAnImage(WorkerError):
     status = 415
 
 
+class NotFound(WorkerError):
+    """No such model, version, label or signature."""
+
+    status = 404
+
+
 class TooLarge(WorkerError):
     """More bytes or more pixels than the worker was told to accept."""
 
@@ -69,6 +77,19 @@ class NotReady(WorkerError):
 
 
 class Overloaded(WorkerError):
-    """More requests are waiting than the worker was told to hold; try again in a second, or elsewhere."""
+    """More requests are waiting than the worker was told to hold.
+
+    `queue`: how many wait. `retry_after`: seconds until there will be room, at the rate of late; at least 1 is said.
+    """
 
     status = 429
+
+    def __init__(self, text: str, queue: int = 0, retry_after: float = 1.0) -> None:
+        super().__init__(text)
+        self.queue, self.retry_after = queue, retry_after
+
+
+class DeadlineExceeded(WorkerError):
+    """Its time was over before the model came to it; it was not run."""
+
+    status = 504

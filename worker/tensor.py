@@ -35,3 +35,32 @@ class Prediction:
 
     def __str__(self) -> str:
         return ", ".join(f"{label} {score:.3f}" for label, score in self.pairs)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    `dtype`: NumPy's name (`float32`, `uint8`, `int64`, `bool`, ...), or `bytes`: byte strings of any length, which come in
+    arrays of dtype object. `shape`: with the dimension that counts items; None where any size will do. No shape at all:
+    not even the number of dimensions is known.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call a model: named tensors in, named tensors out.
+
+    `method`: predict, classify or regress, TensorFlow Serving's words. `batch`: how many items one call takes: 0: any
+    number, which is the first dimension of every input and output; k: always k of them; None: there is no such dimension.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    method: str = "predict"
+    batch: int | None = 0

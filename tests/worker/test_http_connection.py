@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fairway.worker.listeners import http
+from fairway.worker.listeners.http import server as http
 from fairway.worker.wire import multipart
 
 from .door import LIMIT, PATIENCE, RED, Door, answer, head

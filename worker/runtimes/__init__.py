@@ -31,10 +31,10 @@ class Model(Protocol):
 
 def load(settings: WorkerSettings, threads: int) -> Model:
     """Loads and checks `settings.model`. Raises ConfigurationError saying what to do."""
-    if settings.runtime not in RUNTIMES:
+    if settings.runtime not in (*RUNTIMES, "auto"):
         raise ConfigurationError(f"--runtime {settings.runtime}: expected one of {', '.join(RUNTIMES)}")
     try:
-        runtime = import_module(RUNTIMES[settings.runtime], __name__)
+        runtime = import_module(RUNTIMES.get(settings.runtime, ".tensorflow"), __name__)
     except ImportError as error:
         raise ConfigurationError(
             f"the {settings.runtime} runtime is not installed ({error.name} is missing): "

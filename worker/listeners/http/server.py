@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from ..errors import BadRequest, Overloaded, TooLarge, WorkerError
-from ..wire import answer, load, multipart
+from ...errors import BadRequest, Overloaded, TooLarge, WorkerError
+from ...wire import answer, load, multipart
 
 if TYPE_CHECKING:
-    from ..config import WorkerSettings
-    from ..engine import Engine
+    from ...config import WorkerSettings
+    from ...engine import Engine
 
 log = logging.getLogger("fairway.worker")
 
