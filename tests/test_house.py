@@ -24,7 +24,7 @@ HEART = (
     "registry/consul/registration.py", "registry/stores/consul_rows.py", "registry/stores/document.py",
     "registry/stores/etcd_layout.py", "registry/stores/mdns_rows.py", "registry/stores/mdns_words.py",
     "registry/stores/outbox.py", "registry/stores/zookeeper_layout.py",
-    "worker/tensor.py", "worker/wire/answer.py", "worker/wire/multipart.py",
+    "worker/tensor.py", "worker/wire/answer.py", "worker/wire/datatypes.py", "worker/wire/multipart.py",
     "worker/wire/protobuf.py", "worker/wire/tensorflow_messages.py", "worker/wire/serving_messages.py",
     "worker/wire/inference_messages.py", "client/addresses.py",
     "client/balancing/__init__.py", "client/balancing/hashed.py", "client/balancing/least_loaded.py",
