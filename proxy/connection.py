@@ -10,7 +10,7 @@ from .errors import AnswerBroken, ClientGone, HeadTooLarge, Overloaded, ProxyErr
 from .exchange import Exchange
 from .head import END, MAX_HEAD, RequestHead, origin, parse_request, without
 from .holding import SMALL_BYTES
-from .reactor import Task, event
+from .reactor import EVENT, Task
 from .reply import refusal
 from .route import Route
 from .stream import Stream
@@ -93,7 +93,7 @@ class Connection:
             task.deadline = proxy.reactor.now + (settings.idle_seconds if self.requests else settings.head_seconds)
             while True:
                 while not stream.readable:
-                    await event()
+                    await EVENT
                 read = stream.try_recv(self._read)
                 if read:
                     data = read

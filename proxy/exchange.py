@@ -21,7 +21,7 @@ from .errors import (
 )
 from .forward import Failed, Forwarder, no_worker
 from .head import END, AnswerHead, RequestHead, parse_answer
-from .reactor import Task, event
+from .reactor import EVENT, Task
 from .route import Route
 from .server_timing import line as server_timing
 from .stream import Stream
@@ -45,15 +45,22 @@ class Exchange:
     client has heard the beginning of an answer.
     """
 
-    status = retries = received = sent = 0
-    worker, rest, reusable, started = "", b"", False, False
-    _interims = 0
-    _framed = True  # the client can see whether it got all of the answer
-    _sent = False  # all of the request, to the worker
+    status: int = 0
+    retries: int = 0
+    received: int = 0
+    sent: int = 0
+    worker: str = ""
+    rest: bytes = b""
+    reusable: bool = False
+    started: bool = False
+    _interims: int = 0
+    _framed: bool = True  # the client can see whether it got all of the answer
+    _sent: bool = False  # all of the request, to the worker
     _seconds: float | None = None  # that the worker took to begin its answer
-    _key = b""
+    _key: bytes = b""
     _pool: Pool | None = None
     _upstream: Upstream
+    _upload: Upload
 
     def __init__(
         self, door: Forwarder, task: Task, client: Stream, head: RequestHead, route: Route, added: bytes, origin: bytes
@@ -97,7 +104,7 @@ class Exchange:
         while True:
             pool, upstream = self._pool, self._upstream = chosen
             pool.started(upstream, reactor.now)
-            outcome = Outcome.ABANDONED
+            outcome, again_at_once = Outcome.ABANDONED, False
             worker = door.links.take(upstream)
             fresh = worker is None
             try:
@@ -114,11 +121,13 @@ class Exchange:
                 if failed.stale and not fresh:
                     # The worker closed it as we began to use it, which says nothing of the worker.
                     door.links.forget(upstream)
-                    continue
-                # Busy is not ill: it answered.
-                outcome = Outcome.ANSWERED if failed.failure is Failure.BUSY else Outcome.CONNECTION
+                    again_at_once = True
+                else:  # busy is not ill: it answered
+                    outcome = Outcome.ANSWERED if failed.failure is Failure.BUSY else Outcome.CONNECTION
             finally:
                 self._finished(outcome)
+            if again_at_once:
+                continue
             log.info("%s %s at %s: %s", self._head.method.decode(), self._route.target, upstream.instance.address, last)
             if self.started:
                 raise AnswerBroken("the worker broke off in the middle of its answer", self._framed)
@@ -192,20 +201,25 @@ class Exchange:
         began = self._door.reactor.now
         task.deadline = deadline
         try:
-            if piece is None:
-                held, seconds = not upload.left, self._door.settings.deadline_seconds
-                self._sent = await upload.send(worker, head, seconds)
-                began = self._door.reactor.now
-                if not held:  # a slow client has used up its own time, not the worker's
-                    task.deadline = self._door.reactor.now + seconds
-            elif (sent := worker.try_send_two(head, piece)) < len(head) + len(piece):
-                self._sent = await worker.send_rest(head + piece, sent, True)
+            try:
+                if piece is None:
+                    held, seconds = not upload.left, self._door.settings.deadline_seconds
+                    self._sent = await upload.send(worker, head, seconds)
+                    began = self._door.reactor.now
+                    if not held:  # a slow client has used up its own time, not the worker's
+                        task.deadline = self._door.reactor.now + seconds
+                elif (sent := worker.try_send_two(head, piece)) < len(head) + len(piece):
+                    self._sent = await worker.send_rest(head + piece, sent, True)
+            except ClientGone:
+                raise
+            except ConnectionError:
+                self._sent = False  # what it said before it hung up is still to be read
             data = None
             while data is None:
                 while not worker.readable:
                     if client.ended and not upload.left:
                         raise ClientGone("the client did not wait for its answer")
-                    await event()
+                    await EVENT
                 data = worker.try_recv(READ_BYTES)
             if not data:
                 raise ConnectionResetError("it closed the connection without an answer")
@@ -386,7 +400,7 @@ class Exchange:
             while not worker.readable:
                 if self._client.ended and not self._upload.left:
                     raise ClientGone("the client did not wait for the end of its answer")
-                await event()
+                await EVENT
             data = worker.try_recv(READ_BYTES)
             if data is not None:
                 return data

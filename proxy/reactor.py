@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-import types
 from collections.abc import Callable, Coroutine, Generator
 from math import inf
 from time import monotonic
@@ -33,10 +32,19 @@ if hasattr(select, "epoll"):
     ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
-@types.coroutine
-def event() -> Generator[None]:
-    """Gives way until there is news for one of this task's streams. Raises TimeoutError past the task's deadline."""
-    yield
+class Event:
+    """`await EVENT`: gives way until there is news for one of this task's streams.
+
+    Raises TimeoutError past the task's deadline.
+    """
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+EVENT = Event()
 
 
 class Task:
@@ -44,8 +52,9 @@ class Task:
 
     __slots__ = ("_coroutine", "_future", "_reactor", "deadline", "spent")
 
-    def __init__(self, reactor: Reactor, coroutine: Coroutine[Any, None, None]) -> None:
-        self._reactor, self._coroutine = reactor, coroutine
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._coroutine: Coroutine[Any, None, None] | None = None
         self._future: asyncio.Future[Any] | None = None
         self.spent = False
         self.deadline = inf
@@ -59,21 +68,26 @@ class Task:
         self.spent = True
         self._reactor.later(self)
         while self.spent:
-            await event()
+            await EVENT
+
+    def run(self, coroutine: Coroutine[Any, None, None]) -> None:
+        """To its first wait."""
+        self._coroutine = coroutine
+        self.step()
 
     def step(self, error: BaseException | None = None) -> None:
         """Runs it to its next wait. Called for each event of its streams."""
-        if self._future is not None:
-            return  # it waits for something else; the streams remember their news
+        if self._future is not None or self._coroutine is None:
+            return  # it waits for something else, and the streams remember their news; or it has ended
         try:
             waiting = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except StopIteration:
-            self._reactor.done(self)
+            self._end()
         except asyncio.CancelledError:  # by `close`, or of the future it waited for: the loop ends
-            self._reactor.done(self)
+            self._end()
         except Exception:
             log.exception("a connection's task failed")
-            self._reactor.done(self)
+            self._end()
         else:
             if waiting is not None:  # an asyncio future, as `await future` yields it
                 waiting._asyncio_future_blocking = False
@@ -87,6 +101,10 @@ class Task:
             future.remove_done_callback(self._resume)
             future.cancel()
         self.step(error)
+
+    def _end(self) -> None:
+        self._coroutine = None
+        self._reactor.tasks.discard(self)
 
     def _resume(self, future: asyncio.Future[Any]) -> None:
         self._future = None
@@ -125,14 +143,10 @@ class Reactor:
 
     def run(self, coroutine: Callable[[Task], Coroutine[Any, None, None]]) -> Task:
         """Starts `coroutine(task)` at once."""
-        task: Task = Task.__new__(Task)
-        Task.__init__(task, self, coroutine(task))
+        task = Task(self)
         self.tasks.add(task)
-        task.step()
+        task.run(coroutine(task))
         return task
-
-    def done(self, task: Task) -> None:
-        self.tasks.discard(task)
 
     def add(self, stream: Stream) -> None:
         self._streams[stream.fd] = stream

@@ -10,7 +10,6 @@ anything else                           what the mode says
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 from urllib.parse import unquote
 
@@ -32,7 +31,7 @@ class Route:
     target: str
     named: bool = False
 
-    @cached_property
+    @property
     def target_bytes(self) -> bytes:
         return self.target.encode("ascii")
 

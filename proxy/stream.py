@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from .reactor import Reactor, Task, event
+from .reactor import EVENT, Reactor, Task
 
 Buffer = bytes | bytearray | memoryview
 RESET = struct.pack("ii", 1, 0)  # linger, for no time: man 7 socket
@@ -26,18 +26,25 @@ JOIN_BYTES = 8192  # up to here copying two buffers into one costs less than a s
 class Stream:
     """`task`: who is told of news; None while it rests in a pool, where any news is its end (`on_stir` is called)."""
 
-    __slots__ = ("_reactor", "_recv", "_recv_into", "_send", "closed", "ended", "fd", "on_stir", "readable", "sock",
-                 "task", "writable")  # fmt: skip
-    spliceable, encrypted = True, False
+    __slots__ = ("_reactor", "_recv", "_recv_into", "_send", "closed", "encrypted", "ended", "fd", "on_stir", "readable",
+                 "sock", "spliceable", "task", "writable")  # fmt: skip
 
     def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None) -> None:
         self._reactor, self.sock, self.task = reactor, sock, task
         self.fd = sock.fileno()
-        self.readable = self.ended = self.closed = False
-        self.writable = True
+        self.readable, self.writable, self.ended, self.closed = False, True, False, False
+        self.spliceable, self.encrypted = True, False
         self.on_stir: Callable[[Stream], None] | None = None
         self._recv, self._recv_into, self._send = sock.recv, sock.recv_into, sock.send
         reactor.add(self)
+
+    def unreadable(self) -> None:
+        """Nothing is left to be read: the next edge will say when there is."""
+        self.readable = False
+
+    def unwritable(self) -> None:
+        """It has no room left: the next edge will say when there is."""
+        self.writable = False
 
     async def handshake(self, task: Task, seconds: float) -> bool:
         """Before the first byte; nothing to be done here. Whether the other side may go on."""
@@ -47,7 +54,7 @@ class Stream:
         """Some bytes, at the most `size`; none at the end. Raises ConnectionError, TimeoutError."""
         while True:
             while not self.readable:
-                await event()
+                await EVENT
             data = self.try_recv(size)
             if data is not None:
                 return data
@@ -57,24 +64,24 @@ class Stream:
         try:
             data = self._recv(size)
         except BlockingIOError:
-            self.readable = False
+            self.unreadable()
             return None
         if len(data) < size and not self.ended:
-            self.readable = False
+            self.unreadable()
         return data
 
     async def recv_into(self, view: memoryview) -> int:
         """Like `recv`, into `view`, which must have room; how many bytes came."""
         while True:
             while not self.readable:
-                await event()
+                await EVENT
             try:
                 count = self._recv_into(view)
             except BlockingIOError:
-                self.readable = False
+                self.unreadable()
                 continue
             if count < len(view) and not self.ended:
-                self.readable = False
+                self.unreadable()
             return count
 
     async def send(self, data: Buffer, listening: bool = False) -> bool:
@@ -89,7 +96,7 @@ class Stream:
                 while not self.writable:
                     if listening and self.readable:
                         return False
-                    await event()
+                    await EVENT
                 sent += self.try_send(view[sent:])
         return True
 
@@ -98,10 +105,10 @@ class Stream:
         try:
             sent = self._send(data)
         except BlockingIOError:
-            self.writable = False
+            self.unwritable()
             return 0
         if sent < len(data):
-            self.writable = False
+            self.unwritable()
         return sent
 
     def try_send_two(self, first: bytes, second: Buffer) -> int:
@@ -111,10 +118,10 @@ class Stream:
         try:
             sent = self.sock.sendmsg((first, second))
         except BlockingIOError:
-            self.writable = False
+            self.unwritable()
             return 0
         if sent < len(first) + len(second):
-            self.writable = False
+            self.unwritable()
         return sent
 
     def peek(self) -> bool:
@@ -167,37 +174,35 @@ class Stream:
 class LevelStream(Stream):
     """Where there is no epoll: the loop is asked for one event each time that nothing is left."""
 
-    __slots__ = ("_loop", "_readable", "_writable")
-    spliceable = False
+    __slots__ = ("_loop",)
 
     def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._readable = self._writable = True
         super().__init__(reactor, sock, task)
+        self._loop = asyncio.get_running_loop()
+        self.spliceable = False
+        self._loop.add_reader(self.fd, self._came)
 
-    @property
-    def readable(self) -> bool:
-        return self._readable
+    def unreadable(self) -> None:
+        if self.readable:
+            self.readable = False
+            self._loop.add_reader(self.fd, self._came)
 
-    @readable.setter
-    def readable(self, news: bool) -> None:
-        if self._readable and not news:
-            self._loop.add_reader(self.fd, self._news, "_readable", self._loop.remove_reader)
-        self._readable = news
+    def unwritable(self) -> None:
+        if self.writable:
+            self.writable = False
+            self._loop.add_writer(self.fd, self._went)
 
-    @property
-    def writable(self) -> bool:
-        return self._writable
+    def _came(self) -> None:
+        self._loop.remove_reader(self.fd)
+        self.readable = True
+        self._news()
 
-    @writable.setter
-    def writable(self, news: bool) -> None:
-        if self._writable and not news:
-            self._loop.add_writer(self.fd, self._news, "_writable", self._loop.remove_writer)
-        self._writable = news
+    def _went(self) -> None:
+        self._loop.remove_writer(self.fd)
+        self.writable = True
+        self._news()
 
-    def _news(self, what: str, remove: Callable[[Any], bool]) -> None:
-        remove(self.fd)
-        setattr(self, what, True)
+    def _news(self) -> None:
         if self.task is not None:
             self.task.step()
         else:
@@ -226,10 +231,10 @@ async def connect(reactor: Reactor, task: Task, family: int, address: Any, kind:
         raise OSError(code, os.strerror(code))
     stream = kind(reactor, sock, task)
     if code:
-        stream.writable = False
+        stream.unwritable()
         try:
             while not stream.writable:
-                await event()
+                await EVENT
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(code, os.strerror(code))
         except BaseException:

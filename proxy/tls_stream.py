@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 
-from .reactor import Reactor, Task, event
+from .reactor import EVENT, Reactor, Task
 from .stream import Buffer, Stream
 
 log = logging.getLogger("fairway.proxy")
@@ -15,12 +15,13 @@ log = logging.getLogger("fairway.proxy")
 class TlsStream(Stream):
     """Reads may bring less than there is, as a record is decoded at a time: only 'want read' means that nothing is left."""
 
-    spliceable, encrypted = False, True
+    __slots__ = ("_tls",)
 
     def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None, context: ssl.SSLContext) -> None:
         wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True)
         super().__init__(reactor, wrapped, task)
         self._tls = wrapped
+        self.spliceable, self.encrypted = False, True
 
     async def handshake(self, task: Task, seconds: float) -> bool:
         """Whether it came about, within `seconds`."""
@@ -31,15 +32,15 @@ class TlsStream(Stream):
                 self.readable = True  # the first request may have come along with its last message
                 return True
             except ssl.SSLWantReadError:
-                self.readable = False
+                self.unreadable()
                 while not self.readable:
                     if self.ended:
                         return False
-                    await event()
+                    await EVENT
             except ssl.SSLWantWriteError:
-                self.writable = False
+                self.unwritable()
                 while not self.writable:
-                    await event()
+                    await EVENT
             except OSError as error:  # a stranger who speaks no TLS, or has no certificate, is worth a line
                 log.debug("no TLS handshake: %s", error)
                 return False
@@ -48,10 +49,10 @@ class TlsStream(Stream):
         try:
             return self._recv(size)
         except ssl.SSLWantReadError:
-            self.readable = False
+            self.unreadable()
             return None
         except ssl.SSLWantWriteError:
-            self.readable = False
+            self.unreadable()
             return None
         except ssl.SSLError as error:
             raise ConnectionResetError(f"TLS: {error.reason}") from error
@@ -67,7 +68,7 @@ class TlsStream(Stream):
         try:
             return self._send(data)
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            self.writable = False
+            self.unwritable()
             return 0
         except ssl.SSLError as error:
             raise ConnectionResetError(f"TLS: {error.reason}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .errors import ClientGone
-from .reactor import Task, event
+from .reactor import EVENT, Task
 from .stream import Stream
 
 READ_BYTES = 64 * 1024
@@ -54,7 +54,7 @@ async def tunnel(task: Task, client: Stream, unsent: bytes, worker: Stream) -> i
                 task.deadline = task.now + IDLE_SECONDS
                 await task.others()
             else:
-                await event()
+                await EVENT
     except (TimeoutError, OSError) as error:
         raise ClientGone("the tunnel broke") from error
     return count

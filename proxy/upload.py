@@ -16,7 +16,7 @@ from .errors import BodyTooLarge, ClientGone, RequestTimeout
 from .head import RequestHead
 from .holding import SMALL_BYTES, Holding
 from .pipes import MOVE_BYTES, Pipe
-from .reactor import Task, event
+from .reactor import EVENT, Task
 from .stream import Stream
 
 READ_BYTES = 128 * 1024
@@ -30,14 +30,16 @@ class Upload:
     """
 
     # What most uploads never need is set where it is needed.
-    replayable, rest = True, b""
+    replayable: bool = True
+    rest: bytes = b""
+    piece: bytes | memoryview | None = None
+    _first: bytes = b""
     _memory: list[bytes | memoryview]
     _buffer: bytearray | None = None
     _pipe: Pipe | None = None
     _dechunker: Dechunker | None = None
-    _reserved = 0
-    _started = -1.0
-    piece: bytes | memoryview | None = None
+    _reserved: int = 0
+    _started: float = -1.0
 
     def __init__(
         self, task: Task, client: Stream, head: RequestHead, first: bytes, holding: Holding, max_body: int, stall: float
@@ -179,11 +181,11 @@ class Upload:
             try:
                 pipe.drain(worker.fd, more)
             except BlockingIOError:
-                worker.writable = False
+                worker.unwritable()
                 while not worker.writable:
                     if worker.readable:
                         return False
-                    await event()
+                    await EVENT
         return True
 
     async def _pass_pipe(self, pipe: Pipe, worker: Stream, seconds: float) -> bool:
@@ -245,7 +247,7 @@ class Upload:
                     if pipe.held and _waiting(client.fd):
                         pipe.full = True
                         return 0
-                    client.readable = False
+                    client.unreadable()
                     continue
                 except OSError as error:
                     raise ClientGone(f"the client broke off its upload: {error}") from None
@@ -256,7 +258,7 @@ class Upload:
                 return 0
             self._await_client()
             try:
-                await event()
+                await EVENT
             except TimeoutError:
                 raise self._too_slow() from None
 
@@ -267,7 +269,7 @@ class Upload:
                 return b""
             self._await_client()
             try:
-                await event()
+                await EVENT
             except TimeoutError:
                 raise self._too_slow() from None
         self._await_client()
