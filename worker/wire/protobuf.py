@@ -78,7 +78,17 @@ def pool() -> Any:
 @cache
 def message(name: str) -> Any:
     """The class of the message with this full name, e.g. `tensorflow.serving.PredictRequest`. Raises KeyError."""
-    return message_factory.GetMessageClass(pool().FindMessageTypeByName(name))
+    return message_of(pool(), name)
+
+
+def message_of(pool: Any, name: str) -> Any:
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
+@cache
+def enum(name: str) -> dict[str, int]:
+    """The values of the enum with this full name, by their names. Raises KeyError."""
+    return {value.name: value.number for value in pool().FindEnumTypeByName(name).values}
 
 
 @cache
