@@ -60,13 +60,18 @@ class Route:
     """`path`: a text that is the whole path, or a pattern that matches all of it; its named groups are percent-decoded
     and given to `handler(request, **groups)`; those that did not take part are left out.
 
-    What a handler raises as WorkerError becomes `{"error": text}` with its status; anything else a 500.
+    What a handler raises as WorkerError becomes `{"error": text}` with its status; anything else a 500. It is cancelled
+    when the request's deadline is past, or its client gone; `patient`: only then. `takes`, `gives`: media types, for
+    /openapi.json.
     """
 
     method: str
     path: str | Pattern[str]
     handler: Handler
     summary: str = ""  # one line for /openapi.json
+    takes: tuple[str, ...] = (JSON,)  # of a POST or PUT
+    gives: tuple[str, ...] = (JSON,)
+    patient: bool = False
 
 
 @dataclass(frozen=True)
