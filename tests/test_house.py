@@ -32,6 +32,7 @@ HEART = (
     "client/retry.py", "client/upstream.py", "proxy/chunks.py", "proxy/head.py", "proxy/metrics.py",
     "proxy/reply.py", "proxy/route.py",
     "proxy/server_timing.py", "proxy/standing.py", "proxy/trace_context.py", "proxy/workers_page.py", "worker/wire/load.py",
+    "worker/wire/content_encoding.py", "worker/wire/timing.py",
 )  # fmt: skip
 WORLD = {
     "random",

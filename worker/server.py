@@ -9,8 +9,6 @@ import socket
 import warnings
 from dataclasses import replace
 
-from aiohttp import web
-
 from ..registry.errors import StoreRefused, StoreUnavailable
 from ..registry.instance import Address, Instance
 from ..registry.store import new_id, open_store
@@ -20,6 +18,8 @@ from .engine import Engine
 from .errors import ConfigurationError
 from .image import ImageLimits
 from .listeners.http import HttpListener
+from .listeners.http.message import Served
+from .present import PresentEngine, PresentRepository
 from .runtimes import load
 
 log = logging.getLogger("fairway.worker")
@@ -41,13 +41,9 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     if stop.is_set():
         return
 
-    http = HttpListener(engine, settings)
-    runner = web.AppRunner(
-        http.app, access_log=None, shutdown_timeout=1, handler_cancellation=True, auto_decompress=False
-    )
-    await runner.setup()
-    site = web.SockSite(runner, listener_socket, backlog=1024)
-    await site.start()
+    present = PresentEngine(engine)
+    http = HttpListener(Served(present, PresentRepository(present), settings.service, settings.cors), settings)
+    await http.start(listener_socket)
     listening = Address(*listener_socket.getsockname()[:2])
     log.info("serving %s on http://%s/ (%d threads)", model.name, listening, threads)
 
@@ -66,15 +62,14 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)
         await store.close()
-    await site.stop()
+    http.stop_listening()
     log.info("draining: %d requests in flight", http.in_flight)
-    # Waited for here, not by aiohttp: from its own shutdown on it drops what still arrives of an upload.
     try:
         async with asyncio.timeout(settings.finish_seconds):
             await http.idle()
     except TimeoutError:
         log.warning("%d requests were not finished in %g s", http.in_flight, settings.finish_seconds)
-    await runner.cleanup()
+    await http.close()
     engine.close()
     log.info("stopped")
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fairway.worker.listeners.http import server as http
+from fairway.worker.listeners.http import protocol as http
 from fairway.worker.wire import multipart
 
 from .door import LIMIT, PATIENCE, RED, Door, answer, head
@@ -64,7 +64,7 @@ async def test_an_upload_that_stands_still_is_given_up(warm: Door, monkeypatch: 
     reader, writer = await warm.raw(UPLOAD + BODY[:10])
     async with asyncio.timeout(5):
         status, _, body = await answer(reader)
-    assert (status, "stood still" in body["error"]) == (400, True)
+    assert (status, "stood still" in body["error"]) == (408, True)
     writer.close()
     await warm.is_well()
 

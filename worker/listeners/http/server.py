@@ -1,185 +1,201 @@
-"""HTTP: the article's upload, and raw bodies.
+"""HTTP: what is around every request: which handler it means, whether there is room for it, and what every answer says.
 
-POST /        multipart field `data` (or the only file), or the image itself as the body; `?top=K`
-PUT  /NAME    the same, as `curl -T x.jpg` sends it
-GET  /healthz alive?    GET /readyz  taking requests?
-
-Every answer says how busy the worker is, for those who choose between workers (`wire/load.py`).
+Every answer says how busy the worker is, for those who choose between workers (`wire/load.py`), and one that came out of
+the model where its time went (`wire/timing.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+import socket
+from collections import Counter
+from collections.abc import Coroutine
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
-
-from ...errors import BadRequest, Overloaded, TooLarge, WorkerError
-from ...wire import answer, load, multipart
+from ...errors import Overloaded, TooLarge, WorkerError
+from ...wire import content_encoding, load
+from ...wire.timing import FIELD as SERVER_TIMING
+from ...wire.timing import Timing, completed
+from . import images, pages
+from .errors import UnsupportedCoding
+from .head import Head
+from .message import JSON, Request, Response, Route, Served
+from .protocol import Connection
+from .reply import refusal
+from .router import Matched, Router
 
 if TYPE_CHECKING:
     from ...config import WorkerSettings
-    from ...engine import Engine
 
 log = logging.getLogger("fairway.worker")
 
-KEEP_ALIVE_SECONDS = 120.0  # longer than any proxy keeps an idle connection, so that it is never we who cut one in use
-STALL_SECONDS = 30.0  # an upload that makes no progress for this long is given up
-RETRY_AFTER = {"Retry-After": "1"}
+READ_BYTES = 256 * 1024  # at once
+SWEEP_SECONDS = 0.25  # how late a deadline may be noticed
+CLOSE_SECONDS = 1.0  # how long clients may take to see that their connection ends
+SMALL_BYTES = 64 * 1024  # a compressed body up to this size is read in the loop, a larger one in a thread
+PREFLIGHT = {"Access-Control-Allow-Methods": "POST, GET", "Access-Control-Allow-Headers": "Content-Type"}
 
 
 class HttpListener:
-    """`app` for one engine; `in_flight` counts requests being read or answered."""
+    """`in_flight`: requests being read or answered. `uploads`: those of them that hold, or will hold, a body.
 
-    def __init__(self, engine: Engine, settings: WorkerSettings) -> None:
-        self._engine = engine
-        self._max_bytes = settings.max_bytes
-        self._uploads = 0  # being read, waiting or running: each may hold max_bytes
-        self._name = settings.service
-        self.in_flight = 0
+    `buffer`: what all connections read into; what is in it is taken out before another one reads.
+    """
+
+    def __init__(self, served: Served, settings: WorkerSettings) -> None:
+        self._served, self._engine = served, served.engine
+        self.max_bytes, self.deadline_seconds = settings.max_bytes, settings.deadline_seconds
+        self.router = Router(routes(served))
+        self.connections: set[Connection] = set()
+        self.buffer = bytearray(READ_BYTES)
+        self.in_flight = self.uploads = 0
+        self.answers: Counter[int] = Counter()  # by status
         self._idle = asyncio.Event()
         self._idle.set()
-        self.app = web.Application(middlewares=[self._around], handler_args={"keepalive_timeout": KEEP_ALIVE_SECONDS})
-        add = self.app.router.add_route
-        add("GET", "/healthz", self._healthz)
-        add("GET", "/readyz", self._readyz)
-        add("POST", "/", self._classify, expect_handler=self._expect)
-        add("PUT", "/{name:[^/]*}", self._classify, expect_handler=self._expect)
+        self._ended = asyncio.Event()  # the last connection did
+        self._cors = "Access-Control-Allow-Origin: *\r\n" if served.cors else ""
+        self._server: asyncio.Server | None = None
+
+    async def start(self, bound: socket.socket) -> None:
+        """Listens on `bound`, and answers."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), sock=bound, backlog=1024)
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def stop_listening(self) -> None:
+        """No further connection is taken; those there are go on."""
+        if self._server is not None:
+            self._server.close()
 
     async def idle(self) -> None:
         """Until no request is being read or answered."""
-        await self._idle.wait()
+        while self.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
 
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        state = "draining" if self._engine.draining else "ready" if self._engine.ready else "loading"
-        return web.json_response(
-            {
-                "status": state,
-                "service": self._name,
-                "model": self._engine.model.name,
-                "version": self._engine.model.version,
-            },
-            status=200 if self._engine.ready else 503,
-        )
-
-    async def _classify(self, request: web.Request) -> web.Response:
-        top = answer.top_of(request.query.get("top"))
-        self._check_room()
-        self._uploads += 1
-        try:
-            return await self._taken(request, top)
-        finally:
-            self._uploads -= 1
-
-    async def _taken(self, request: web.Request, top: int) -> web.Response:
-        body = await self._read(request)
-        upload: bytes | memoryview = body
-        if request.content_type == "multipart/form-data":
-            upload = multipart.image_field(body, request.headers[hdrs.CONTENT_TYPE])
-        if not len(upload):
-            raise BadRequest("the upload is empty: send an image as multipart field 'data', or as the body")
-        prediction = await self._engine.classify(upload, top)
-        return web.Response(body=answer.encode(prediction), content_type="application/json")
-
-    async def _expect(self, request: web.Request) -> web.StreamResponse | None:
-        """`100 Continue` only once the declared size is acceptable: a refused body is never sent.
-
-        Runs outside the middleware, so errors are answered here.
-        """
-        try:
-            self._check_size(request)
-            self._check_room()
-        except WorkerError as error:
-            return self._refused(error.status, str(error))
-        if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-            return self._refused(417, f"unknown Expect: {request.headers[hdrs.EXPECT]}")
-        assert request.transport is not None
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return None
-
-    async def _read(self, request: web.Request) -> bytes:
-        self._check_size(request)
-        chunks: list[bytes] = []
-        received = 0
-        while True:
+    async def close(self) -> None:
+        """Ends all connections: those at rest politely."""
+        self.stop_listening()
+        if self._server is None:
+            return
+        for connection in list(self.connections):
+            connection.finish()
+        self._ended.clear()
+        if self.connections:
             try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    chunk = await request.content.readany()
-            except TimeoutError as error:
-                raise BadRequest(f"the upload stood still for {STALL_SECONDS:.0f} s") from error
-            if not chunk:
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            received += len(chunk)
-            if received > self._max_bytes:
-                raise TooLarge(f"the upload has more than {self._max_bytes} bytes, which is all that is accepted")
-            chunks.append(chunk)
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._ended.wait()
+            except TimeoutError:
+                pass
+        for connection in list(self.connections):
+            connection.abort()
+        self._sweeper.cancel()
+        await asyncio.sleep(0)
 
-    def _check_room(self) -> None:
-        if self._uploads >= self._engine.max_waiting:
-            raise Overloaded(f"{self._uploads} uploads are held already; try again in a second, or elsewhere")
+    # -- called by connections ----------------------------------------------------------------------------------------
 
-    def _refused(self, status: int, text: str) -> web.Response:
-        """The body may still come: what follows on this connection could not be told from a request."""
-        response = self._error(status, text)
-        response.headers[load.FIELD] = self._load()
-        response.force_close()
-        return response
+    @property
+    def draining(self) -> bool:
+        return self._engine.draining
 
-    def _check_size(self, request: web.Request) -> None:
-        if (request.content_length or 0) > self._max_bytes:
-            raise TooLarge(f"the upload has {request.content_length} bytes; at most {self._max_bytes} are accepted")
-
-    @web.middleware
-    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self.in_flight += 1
-        self._idle.clear()
-        try:
-            response = await handler(request)
-        except WorkerError as error:
-            response = self._error(error.status, str(error))
-        except web.HTTPException as error:
-            response = self._http_error(request, error)
-        except (ConnectionError, asyncio.CancelledError):
-            raise  # the client is gone; nobody is left to answer
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
-            response = self._error(500, "the worker failed; its log says why")
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
-        response.headers[load.FIELD] = self._load()
-        if self._engine.draining:
-            response.force_close()
-        return response
-
-    def _load(self) -> str:
-        """Without the request that is being answered."""
+    def admit(self, head: Head) -> Matched:
+        """What to do with a request, before its body is read. Raises WorkerError if nothing."""
+        if head.method == "OPTIONS" and self._cors and "origin" in head.headers:
+            return Matched(Route("OPTIONS", head.path, _preflight), {})
+        matched = self.router.find(head.method, head.path)
+        if head.length == 0:
+            return matched
+        if head.length is not None and head.length > self.max_bytes:
+            raise self.too_large(head.length)
         engine = self._engine
-        return load.encode(self.in_flight, max(0, engine.waiting - 1), engine.waiting / engine.max_waiting)
+        if self.uploads >= engine.max_waiting:
+            raise Overloaded(
+                f"{self.uploads} uploads are held already; try again in a second, or elsewhere", self.uploads
+            )
+        if "content-encoding" in head.headers:
+            coding = _coding(head)
+            if coding not in content_encoding.CODINGS:
+                raise UnsupportedCoding(f"Content-Encoding: {coding[:40]!r}: expected gzip, deflate, or none")
+        return matched
 
-    def _http_error(self, request: web.Request, error: web.HTTPException) -> web.Response:
-        status, text, headers = error.status, error.reason, {}
-        if isinstance(error, web.HTTPMethodNotAllowed):
-            if error.allowed_methods == {"PUT"}:
-                status = 404  # a name that an upload may bear is not yet a place
-            else:
-                headers = {"Allow": error.headers["Allow"]}
-                text = f"{request.method} will not do here: send an image with POST to /"
-        if status == 404:
-            text = f"nothing at {request.path}: send an image with POST to /"
-        return self._error(status, text, headers)
+    def too_large(self, length: int | None) -> TooLarge:
+        """`length`: None where it turned out."""
+        if length is None:
+            return TooLarge(f"the upload has more than {self.max_bytes} bytes, which is all that is accepted")
+        return TooLarge(f"the upload has {length} bytes; at most {self.max_bytes} are accepted")
 
-    def _error(self, status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-        more = RETRY_AFTER if status in (429, 503) else {}
-        return web.Response(
-            body=answer.encode_error(text),
-            status=status,
-            content_type="application/json",
-            headers={**(headers or {}), **more},
-        )
+    def handle(self, head: Head, matched: Matched, body: bytes) -> tuple[Coroutine[Any, Any, Response], float]:
+        """A request that came whole -> its handler, at work, and when nobody waits for it any longer."""
+        deadline = monotonic() + self.deadline_seconds
+        request = Request(head.method, head.path, head.raw_query, head.headers, body, deadline)
+        route, groups = matched
+        if body and "content-encoding" in head.headers:
+            return self._decoded(request, _coding(head), matched), deadline
+        return route.handler(request, **groups), inf if route.patient else deadline
+
+    def failure(self, error: BaseException | None) -> Response:
+        """The answer to a request whose handler raised."""
+        if isinstance(error, WorkerError):
+            return refusal(error)
+        if not isinstance(error, asyncio.CancelledError):
+            log.error("a request failed", exc_info=error)
+        return refusal(WorkerError("the worker failed; its log says why"))
+
+    def fields(self, response: Response, began: float) -> str:
+        """The lines that every answer has. `began`: when its request had come whole; 0: it did not."""
+        self.answers[response.status] += 1
+        spent = response.headers.get(SERVER_TIMING)
+        if isinstance(spent, Timing):
+            response.headers[SERVER_TIMING] = completed(spent, monotonic() - began)
+        _, queue, utilisation = self._engine.load()
+        return f"{load.FIELD}: {load.encode(self.in_flight, queue, utilisation)}\r\n{self._cors}"
+
+    def left(self, connection: Connection) -> None:
+        """It is closed."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._ended.set()
+
+    def settle(self, upload: bool) -> None:
+        """A request is answered, or nobody waits for it."""
+        self.in_flight -= 1
+        if upload:
+            self.uploads -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+    async def _decoded(self, request: Request, coding: str, matched: Matched) -> Response:
+        body = request.body
+        if len(body) <= SMALL_BYTES:
+            request.body = content_encoding.decode(body, coding, self.max_bytes)
+        else:
+            loop = asyncio.get_running_loop()
+            request.body = await loop.run_in_executor(None, content_encoding.decode, body, coding, self.max_bytes)
+        return await matched.route.handler(request, **matched.groups)
+
+    def _sweep(self) -> None:
+        now = monotonic()
+        for connection in [connection for connection in self.connections if connection.deadline <= now]:
+            connection.expire(now)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def __repr__(self) -> str:
+        return f"<HttpListener {len(self.connections)} connections, {self.in_flight} in flight>"
+
+
+def routes(served: Served) -> list[Route]:
+    """All that is spoken over HTTP."""
+    found = [*images.routes(served)]
+    return [*found, *pages.routes(served, found)]
+
+
+def _coding(head: Head) -> str:
+    return head.headers["content-encoding"].strip().lower()
+
+
+async def _preflight(request: Request) -> Response:
+    """What a browser asks before it lets a page of another site send JSON."""
+    return Response(b"", 200, JSON, dict(PREFLIGHT))
