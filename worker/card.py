@@ -29,6 +29,11 @@ Resize = Literal["crop", "squash", "pad", "none"]
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos", "tf-bilinear"]
 Activation = Literal["none", "softmax", "sigmoid"]
 InputKind = Literal["pixels", "encoded"]
+Layout = Literal["hwc", "chw"]
+
+
+class InputUnknown(ConfigurationError):
+    """Nobody said how a picture becomes this model's input; its text tells what to add."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class InputSpec:
     ignores the aspect ratio; `pad` keeps it and fills with black; `none` leaves the size to the model.
     `filter`: Pillow's antialiased kernels by name, or `tf-bilinear`, the kernel of `tf.image.resize(antialias=False)`.
     `kind`: `pixels` (an array), or `encoded` (the model decodes PNG/JPEG bytes itself).
+    `layout`: where the channels stand: `hwc` last, `chw` first, as PyTorch's models want them.
     """
 
     width: int = 0
@@ -52,9 +58,11 @@ class InputSpec:
     dtype: Literal["float32", "uint8"] = "float32"
     kind: InputKind = "pixels"
     flatten: bool = False
+    layout: Layout = "hwc"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("channels", Channels), ("resize", Resize), ("filter", Filter), ("kind", InputKind)):
+        words = {"channels": Channels, "resize": Resize, "filter": Filter, "kind": InputKind, "layout": Layout}
+        for name, allowed in words.items():
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise ConfigurationError(f"model card: input.{name} is {value!r}; expected one of {get_args(allowed)}")
@@ -118,8 +126,14 @@ def read_card(path: Path) -> Card:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read the model card {path}: {error}") from error
+    return parse_card(raw, path)
+
+
+def parse_card(raw: Any, path: Path = Path(CARD_FILE)) -> Card:
+    """What a card file says, already read from JSON. `path`: for the texts of errors, and where its labels file lies."""
     if not isinstance(raw, dict) or not isinstance(raw.get("input"), dict):
         raise ConfigurationError(f'{path}: a model card is a JSON object with an "input" object; see docs/models.md')
+    raw = dict(raw)
     output = raw.pop("output", {})
     if not isinstance(output, dict):
         raise ConfigurationError(f'{path}: "output" is {output!r}; expected a JSON object')
@@ -159,20 +173,20 @@ def settle_input(card: Card | None, known: InputSpec | None, seen: dict[str, Any
     """Who knows how pixels become numbers: the flags, else the card, else the model's own kind (`known`).
 
     `seen` is what the model's signature shows (width, height, dtype, ...): never enough alone, as it does not tell the
-    scaling. Raises ConfigurationError saying what to add.
+    scaling. Raises InputUnknown saying what to add.
     """
     if card is not None:
         return override(card.input, said)
     if known is not None:
         return override(known, said)
     if said.get("mean") is None or said.get("std") is None:
-        raise ConfigurationError(
+        raise InputUnknown(
             "it cannot be known how this model wants its pixels scaled: put a model_card.json beside it "
             "(docs/models.md), or say --input-mean and --input-std: "
             "127.5 and 127.5 for -1..1, 0 and 255 for 0..1, 0 and 1 for 0..255"
         )
     if not (seen.get("width") or said.get("width")) or not (seen.get("height") or said.get("height")):
-        raise ConfigurationError("the model does not tell its input's size: say --input-width and --input-height")
+        raise InputUnknown("the model does not tell its input's size: say --input-width and --input-height")
     return input_spec(seen | {key: value for key, value in said.items() if value is not None})
 
 

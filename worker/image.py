@@ -100,7 +100,9 @@ def to_item(data: bytes, spec: InputSpec, limits: ImageLimits = ImageLimits()) -
 
 
 def to_array(image: Image.Image, spec: InputSpec) -> NDArray[Any]:
-    """`image` (RGB) -> array of shape (height, width, 3 or 1), or (n,) if `spec.flatten`; dtype `spec.dtype`."""
+    """`image` (RGB) -> array of shape (height, width, 3 or 1), channels first if the layout says so, or (n,) if
+    `spec.flatten`; dtype `spec.dtype`.
+    """
     pixels = resize(image, spec)
     if spec.channels == "BGR":
         pixels = pixels[:, :, ::-1]
@@ -108,6 +110,8 @@ def to_array(image: Image.Image, spec: InputSpec) -> NDArray[Any]:
         pixels = (pixels.astype(np.float32) - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
     if spec.dtype == "uint8" and pixels.dtype != np.uint8:
         pixels = np.clip(np.rint(pixels), 0, 255)
+    if spec.layout == "chw":
+        pixels = pixels.transpose(2, 0, 1)
     if spec.flatten:
         pixels = pixels.reshape(-1)
     return np.ascontiguousarray(pixels, dtype=spec.dtype)

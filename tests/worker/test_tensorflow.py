@@ -28,7 +28,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(model: Path | str, **settings: Any) -> Model:
-    return load(WorkerSettings(model=str(model), **settings), threads=1)
+    model_: Model = load(WorkerSettings(model=str(model), **settings), threads=1)
+    return model_
 
 
 async def classified(model: Model, upload: bytes, top: int = 1) -> Prediction:
@@ -115,18 +116,18 @@ def test_loading_again_with_other_threads_is_no_error(models: Path) -> None:
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("nowhere", {}, "no such model: .*nowhere.*keras:NAME"),
-    ("empty", {}, "empty: neither a SavedModel .* nor a folder of numbered ones"),
-    ("file.h5", {}, "file.h5: not a kind of model that is known: expected a folder, .keras or .pb"),
+    ("empty", {}, "empty: neither a model .* nor a folder of numbered versions"),
+    ("file.txt", {}, "file.txt: not a kind of model that is known: expected a folder, or a file .*.keras.*.onnx"),
     ("broken.pb", {}, "broken.pb: not a frozen GraphDef"),
     ("broken.keras", {}, "broken.keras: Keras cannot load it|broken.keras"),
     ("broken", {}, "broken: TensorFlow cannot load it"),
-    ("no-scores", SCALE, "no-scores: none of its outputs .*scores.* holds scores"),
+    ("no-scores", SCALE, "none of its outputs .*scores int64.* holds scores"),
     ("bare", {}, "--input-mean and --input-std"),
     ("bare", {"input_mean": "0"}, "--input-mean and --input-std"),
     ("sizeless", SCALE, "--input-width and --input-height"),
     ("float", {"labels": "{}/two.txt"}, "two.txt has 2 labels, but the model has 3 outputs"),
     ("float", {"labels": "{}/missing.txt"}, "cannot read the labels file .*missing.txt"),
-    ("float", {"runtime": "abacus"}, "--runtime abacus: expected one of tensorflow"),
+    ("float", {"runtime": "abacus"}, "--runtime abacus: expected one of auto, tensorflow"),
     ("article/output_graph.pb", {"output_layer": "softmax"}, "output_graph.pb: .*softmax"),
     ("article/output_graph.pb", {"input_layer": "Mul"}, "output_graph.pb: .*Mul"),
 ]
@@ -134,7 +135,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "settings", "text"), MISTAKES, ids=[f"{m[0]} {m[2][:24]}" for m in MISTAKES])
 def test_mistakes_are_named(models: Path, tmp_path: Path, name: str, settings: dict[str, Any], text: str) -> None:
-    for broken in ("broken.pb", "broken.keras", "file.h5", "broken/saved_model.pb"):
+    for broken in ("broken.pb", "broken.keras", "file.txt", "broken/saved_model.pb"):
         (tmp_path / broken).parent.mkdir(exist_ok=True)
         (tmp_path / broken).write_bytes(b"\x0a\xff\xff\xff\xff\xff\xff\xff")
     (tmp_path / "empty").mkdir()
@@ -150,7 +151,7 @@ def test_a_model_is_called_by_its_folder_or_file(models: Path, monkeypatch: pyte
     assert opened(models / "net.keras").name == "net"
     monkeypatch.chdir(models / "float")
     here = opened(".")
-    assert (here.name, here.version, here.card.labels) == ("float", "", LABELS)
+    assert (here.name, here.version, here.card.labels) == ("float", "1", LABELS)
     monkeypatch.chdir(models / "many")
     assert [(m.name, m.version) for m in (opened("."), opened("2"))] == [("many", "10"), ("many", "2")]
 

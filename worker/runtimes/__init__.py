@@ -1,44 +1,149 @@
-"""The shelf of engines: name -> where its `load` is. Imported only when asked for."""
+"""The shelf of engines: name -> the module that runs models with it. Libraries are imported only when asked for.
+
+A module has `open(source, options) -> Opened`, which raises ConfigurationError for a model it cannot load.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from ..errors import ConfigurationError
+from ..model import Loaded
+from ..source import Kind, Source
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ..card import Card
+    from ..card import InputSpec
     from ..config import WorkerSettings
+    from ..tensor import TensorSpec
 
-RUNTIMES = {"tensorflow": ".tensorflow"}
-
-
-class Model(Protocol):
-    """A loaded model. `predict` is called from one thread at a time."""
-
-    name: str
-    version: str
-    card: Card
-
-    def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, *item) as `image.to_array` makes items -> (n, classes) scores in label order."""
-        ...
+# name -> what its library is called in Python, and the kinds of models it reads by itself.
+RUNTIMES: dict[str, tuple[str, frozenset[Kind]]] = {
+    "tensorflow": ("tensorflow", frozenset({"savedmodel", "frozen", "keras", "application"})),
+    "litert": ("ai_edge_litert", frozenset({"tflite"})),
+    "onnx": ("onnxruntime", frozenset({"onnx"})),
+    "openvino": ("openvino", frozenset({"ir", "savedmodel", "frozen", "onnx", "tflite"})),
+    "torch": ("torch", frozenset({"torchscript", "torchexport"})),
+    "python": ("", frozenset({"python"})),
+}
 
 
-def load(settings: WorkerSettings, threads: int) -> Model:
-    """Loads and checks `settings.model`. Raises ConfigurationError saying what to do."""
-    if settings.runtime not in (*RUNTIMES, "auto"):
-        raise ConfigurationError(f"--runtime {settings.runtime}: expected one of {', '.join(RUNTIMES)}")
+@dataclass(frozen=True)
+class Options:
+    """How a model is to be opened. `threads`: cores it may use. `bf16`: it may compute in bfloat16. `labelled`: the user
+    names the labels. The rest: see WorkerSettings.
+    """
+
+    threads: int
+    bf16: bool = False
+    weights: str = ""
+    labelled: bool = False
+    input_layer: str = ""
+    output_layer: str = ""
+
+    @classmethod
+    def of(cls, settings: WorkerSettings, threads: int) -> Options:
+        return cls(
+            threads, settings.precision == "bf16", settings.weights, bool(settings.labels), settings.input_layer,
+            settings.output_layer,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the kind of a model tells beyond its signatures.
+
+    `input`: all that need be known of how a picture is fed, if it is. `labels`: empty if they are not known. `card`: what
+    stands in a model card, for a model that brings it along.
+    """
+
+    input: InputSpec | None = None
+    labels: tuple[str, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Opened(Loaded, Protocol):
+    """A loaded model, and what its kind tells of it."""
+
+    hints: Hints
+
+
+def installed(name: str) -> bool:
+    """True if the library of the engine `name` can be found; it is not imported."""
+    library = RUNTIMES[name][0]
+    return not library or find_spec(library) is not None
+
+
+def reads(kind: Kind) -> list[str]:
+    """The engines that read this kind of model by themselves, the one that defines its answers first."""
+    return [name for name, (_, kinds) in RUNTIMES.items() if kind in kinds]
+
+
+def open_source(name: str, source: Source, options: Options) -> Opened:
+    """Raises ConfigurationError: no such engine, not installed, or a model it does not take."""
+    if name not in RUNTIMES:
+        raise ConfigurationError(f"--runtime {name}: expected one of auto, {', '.join(RUNTIMES)}")
+    if source.kind not in RUNTIMES[name][1]:
+        raise ConfigurationError(
+            f"{source}: the {name} runtime does not read it; {', '.join(reads(source.kind))} would"
+        )
     try:
-        runtime = import_module(RUNTIMES.get(settings.runtime, ".tensorflow"), __name__)
+        module = import_module(f".{name}", __name__)
     except ImportError as error:
         raise ConfigurationError(
-            f"the {settings.runtime} runtime is not installed ({error.name} is missing): "
-            f"pip install 'fairway[{settings.runtime}]'"
+            f"the {name} runtime is not installed ({error.name} is missing): pip install 'fairway[{name}]'"
         ) from error
-    model: Model = runtime.load(settings, threads)
-    return model
+    opened: Opened = module.open(source, options)
+    return opened
+
+
+def batch_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
+    """What `Signature.batch` says of such tensors. An output whose first dimension is not known follows the inputs."""
+    if not inputs or any(not spec.shape for spec in inputs):
+        return None
+    counts = {spec.shape[0] for spec in inputs if spec.shape}
+    if len(counts) != 1:
+        return None
+    count = counts.pop()
+    for spec in outputs:
+        if spec.shape == () or (spec.shape and spec.shape[0] not in (None, count)):
+            return None
+    return 0 if count is None else count
+
+
+def give_memory_back() -> None:
+    """What a closed model held: Python's garbage, and then what the C library keeps for another time."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc's own
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def load(settings: WorkerSettings, threads: int) -> Any:
+    """A model with `predict(batch) -> scores`, for the engine that knows one image model only."""
+    from ..loading import load_model
+
+    model = load_model("", 0, settings.model, settings, threads)
+    if model.card is None:
+        raise ConfigurationError(model.reason)
+    return Model(model)
+
+
+class Model:
+    def __init__(self, model: Any) -> None:
+        self.name, self.version, self.card, self._model = model.name, str(model.version), model.card, model
+
+    def predict(self, batch: Any) -> Any:
+        model = self._model
+        signature = model.loaded.default
+        step = model.loaded.signatures[signature].batch
+        parts = [batch] if step == 0 else list(batch) if step is None else [batch[i : i + 1] for i in range(len(batch))]
+        results = [model.loaded.run({model.image_input: part}, signature)[model.scores] for part in parts]
+        return results[0] if step == 0 else np.stack(results) if step is None else np.concatenate(results)
