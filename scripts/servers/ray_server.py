@@ -23,11 +23,8 @@ class Classifier:
         return best(self.model(decoded(photo))[0]) if self.model else []
 
 
-ray.init(
-    num_cpus=4,
-    include_dashboard=False,
-    runtime_env={"env_vars": {name: os.environ[name] for name in NAMES if name in os.environ}},
-)
+given = {name: os.environ[name] for name in NAMES if name in os.environ}
+ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": given})
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
 serve.run(Classifier.bind())
 signal.pause()
