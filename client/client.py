@@ -15,19 +15,27 @@ import errno
 import os
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
 
+from aiohttp import hdrs
+
+from ..worker.errors import BadRequest
 from ..worker.tensor import Prediction
 from ..worker.wire import answer, multipart
 from .addresses import AddressCache
 from .config import Via
-from .courier import Courier, Failed, origin
+from .courier import Courier, Failed, Parcel, origin
 from .errors import Busy, ClientError, DeadlineExceeded
 from .retry import ATTEMPTS, CLIENT_AGAIN, FIRST_ATTEMPTS, FIRST_PAUSE, Attempts, Budget, Failure
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
 Source = str | os.PathLike[str] | bytes
 
 KEEP_SECONDS = 1.0  # the proxy is away: for how long its last word is used before it is asked again
@@ -79,14 +87,50 @@ class Client:
         name = "image" if isinstance(image, bytes) else os.path.basename(image)
         body, content_type = multipart.encode({"data": (name, data)})
         query = f"?top={top}" if top != answer.DEFAULT_TOP else ""
-        course = _Course(self._now() + self.timeout, self.url)
-        self._budget.request(self._now())
+        return await self._deliver(
+            Parcel(query, body, {hdrs.CONTENT_TYPE: content_type}, lambda _, said: answer.decode(said), "a prediction")
+        )
+
+    async def infer(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        model: str,
+        *,
+        version: str | int = "",
+        outputs: Sequence[str] = (),
+    ) -> dict[str, NDArray[Any]]:
+        """Tensors in and out, by name, as bytes over the Open Inference Protocol. `version`: a number, or a label.
+
+        Texts and bytes travel as BYTES, and come as arrays of objects; BF16 comes as float32. A model that sees pictures
+        takes them encoded as well: `{"image": [jpeg, ...]}` -> `scores`, (n, classes). `outputs`: those wanted; all of
+        them, if none is named. Raises what `classify` raises, and ValueError for what has no form in the protocol.
+        """
         try:
-            async with asyncio.timeout_at(course.attempts.deadline):
-                return await self._classify(body, content_type, query, course)
-        except TimeoutError as error:
-            before = f"; before that: {course.last}" if course.last else ""
-            raise DeadlineExceeded(f"no answer from {course.asked} within {self.timeout:g} s{before}") from error
+            import numpy as np
+
+            from ..worker.wire import openinference
+        except ImportError as error:
+            raise ClientError(f"tensors need NumPy and more: pip install 'fairway[worker]' ({error})") from error
+
+        def read(headers: Mapping[str, str], body: bytes) -> dict[str, NDArray[Any]]:
+            try:
+                length = openinference.header_length(headers.get(openinference.HEADER), len(body))
+                return openinference.decode_response(body, length).outputs
+            except BadRequest as error:
+                raise ValueError(str(error)) from error
+
+        # NumPy's own strings of bytes lose the zeros at their ends.
+        arrays = {
+            name: a if (a := np.asarray(v)).dtype.kind != "S" else np.array(v, object) for name, v in inputs.items()
+        }
+        wanted = tuple(openinference.RequestedOutput(name, binary=True) for name in outputs)
+        try:
+            pieces, length = openinference.encode_request(openinference.InferRequest(arrays, wanted, binary=True))
+        except BadRequest as error:
+            raise ValueError(str(error)) from error
+        path = f"v2/models/{quote(model, safe='')}" + (f"/versions/{quote(str(version), safe='')}" if version else "")
+        headers = {hdrs.CONTENT_TYPE: openinference.BINARY, openinference.HEADER: str(length)}
+        return await self._deliver(Parcel(f"{path}/infer", b"".join(pieces), headers, read, "tensors"))
 
     async def classify_many(
         self,
@@ -137,15 +181,25 @@ class Client:
             except (ClientError, OSError) as error:
                 return error
 
-    async def _classify(self, body: bytes, content_type: str, query: str, course: _Course) -> Prediction:
+    async def _deliver(self, parcel: Parcel[T]) -> T:
+        course = _Course(self._now() + self.timeout, self.url)
+        self._budget.request(self._now())
+        try:
+            async with asyncio.timeout_at(course.attempts.deadline):
+                return await self._attempts(parcel, course)
+        except TimeoutError as error:
+            before = f"; before that: {course.last}" if course.last else ""
+            raise DeadlineExceeded(f"no answer from {course.asked} within {self.timeout:g} s{before}") from error
+
+    async def _attempts(self, parcel: Parcel[T], course: _Course) -> T:
         while True:
             place = self.url
             try:
-                url = await self._whom(body, content_type, query, course)
+                url = await self._whom(parcel, course)
                 place = self.url if self.via == "forward" else origin(url)
                 await self._turn(place, course)
                 course.asked = url
-                found = await self._courier.upload(url, body, content_type)
+                found = await self._courier.upload(url, parcel)
             except Failed as failed:
                 now = self._now()
                 self._heard(place, failed, now)
@@ -159,17 +213,17 @@ class Client:
             self._addresses.answered(place)
             return found
 
-    async def _whom(self, body: bytes, content_type: str, query: str, course: _Course) -> str:
+    async def _whom(self, parcel: Parcel[T], course: _Course) -> str:
         """The URL to upload to."""
         match self.via:
             case "forward":
-                return f"{self.url}/{query}"
+                return f"{self.url}/{parcel.path}"
             case "address":
-                return await self._next_address(course) + query
+                return await self._next_address(course) + parcel.path
         for _ in range(ASK_AGAIN):
             await self._turn(self.url, course)
-            course.asked = f"{self.url}/-/direct/{query}"
-            location = await self._courier.redirect(course.asked, body, content_type)
+            course.asked = f"{self.url}/-/direct/{parcel.path}"
+            location = await self._courier.redirect(course.asked, parcel)
             place = origin(location)
             if place not in course.attempts.places and not self._addresses.resting(place, self._now()):
                 break

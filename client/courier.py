@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import aiohttp
 from aiohttp import ClientTimeout, hdrs
@@ -16,12 +16,12 @@ from yarl import URL
 
 from ..registry import lookup
 from ..registry.errors import WireError
-from ..worker.tensor import Prediction
 from ..worker.wire import answer
 from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, NoWorker, Unreachable, WorkerFailed
 from .retry import TELLING, Failure, retry_after
 
 CONNECT_SECONDS = 2.0
+T = TypeVar("T")
 
 
 class Failed(Exception):
@@ -33,6 +33,19 @@ class Failed(Exception):
     def __init__(self, failure: Failure, error: ClientError, told: float | None = None) -> None:
         super().__init__(str(error))
         self.failure, self.error, self.told = failure, error, told
+
+
+@dataclass(frozen=True)
+class Parcel(Generic[T]):
+    """What is uploaded: `path` with its query, below a server's root. `read`: headers and body of the answer -> what it
+    says, which `noun` is the name of; raises ValueError if it says something else.
+    """
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    read: Callable[[Mapping[str, str], bytes], T]
+    noun: str
 
 
 @dataclass(frozen=True)
@@ -63,22 +76,22 @@ class Courier:
         if self._session:
             await self._session.close()
 
-    async def upload(self, url: str, body: bytes, content_type: str) -> Prediction:
+    async def upload(self, url: str, parcel: Parcel[T]) -> T:
         """Raises Failed, or a ClientError where to try again would not help."""
-        said = await self._ask(hdrs.METH_POST, url, {hdrs.CONTENT_TYPE: content_type}, body)
+        said = await self._ask(hdrs.METH_POST, url, parcel.headers, parcel.body)
         if said.status != 200:
             raise _error(url, said)
         try:
-            return answer.decode(said.body)
+            return parcel.read(said.headers, said.body)
         except ValueError as error:
-            raise WorkerFailed(f"{url} answered 200, but not with a prediction: {error}") from error
+            raise WorkerFailed(f"{url} answered 200, but not with {parcel.noun}: {error}") from error
 
-    async def redirect(self, url: str, body: bytes, content_type: str) -> str:
+    async def redirect(self, url: str, parcel: Parcel[T]) -> str:
         """Where to upload to instead. Raises what `upload` raises.
 
         With Expect the proxy answers before the body is sent, so it is uploaded only once.
         """
-        said = await self._ask(hdrs.METH_POST, url, {hdrs.CONTENT_TYPE: content_type}, body, expect=True)
+        said = await self._ask(hdrs.METH_POST, url, parcel.headers, parcel.body, expect=True)
         location = said.headers.get(hdrs.LOCATION)
         if said.status == 307 and location is not None:
             return location

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..worker.tensor import Prediction
 from .client import Client, Source
 from .config import Via
 from .errors import ClientError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -38,6 +41,16 @@ class SyncClient:
 
     def classify(self, image: Source, top: int = 5) -> Prediction:
         return self._run(self._client.classify(image, top))
+
+    def infer(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        model: str,
+        *,
+        version: str | int = "",
+        outputs: Sequence[str] = (),
+    ) -> dict[str, NDArray[Any]]:
+        return self._run(self._client.infer(inputs, model, version=version, outputs=outputs))
 
     def classify_many(
         self, images: Iterable[Source], *, concurrency: int = 16, top: int = 5

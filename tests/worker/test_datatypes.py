@@ -113,7 +113,7 @@ def test_texts() -> None:
 def test_nan_and_the_infinities() -> None:
     array = np.array([np.nan, np.inf, -np.inf, 1], np.float32)
     text = datatypes.to_json("x", array)
-    assert text == b"[NaN, Infinity, -Infinity, 1.0]"
+    assert text == b"[NaN,Infinity,-Infinity,1.0]"
     np.testing.assert_array_equal(datatypes.from_list("x", "FP32", (4,), json.loads(text)), array)
 
 

@@ -6,7 +6,6 @@ Source: the protocol's "Tensor Data Types", and Triton's binary tensor data exte
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from math import prod
@@ -16,6 +15,7 @@ import numpy as np
 import orjson
 
 from ..errors import BadRequest
+from . import numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def from_bytes(tensor: str, datatype: str, shape: Sequence[int], raw: bytes | me
     count = prod(shape)
     if datatype == "BYTES":
         return _byte_strings(tensor, count, raw).reshape(shape)
-    dtype = np.dtype("uint16" if datatype == "BF16" else NUMPY[datatype]).newbyteorder("<")
+    dtype = _bits(datatype).newbyteorder("<")
     if len(raw) != count * dtype.itemsize:
         raise BadRequest(
             f"tensor '{tensor}' has {len(raw)} bytes, but {datatype} of shape {list(shape)} takes {count * dtype.itemsize}"
@@ -90,30 +90,41 @@ def to_bytes(array: NDArray[Any]) -> bytes | memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def size_of(datatype: str) -> int:
+    """Bytes of one number."""
+    return _bits(datatype).itemsize
+
+
 def datatype_of(array: NDArray[Any]) -> str:
     return "BYTES" if array.dtype.kind in "OSU" else name_of(array.dtype.name)
 
 
 def from_list(tensor: str, datatype: str, shape: Sequence[int], data: Any) -> NDArray[Any]:
-    """JSON's `data`, nested as `shape` is or flat, as an array. Raises BadRequest where it is something else."""
+    """JSON's `data`, nested as `shape` is or flat, as an array. Raises BadRequest where it is something else.
+
+    Instead of lists it may be an array of the right dtype already.
+    """
     if datatype in WITHOUT_JSON:
         raise BadRequest(f"tensor '{tensor}': {datatype} has no form in JSON; send it as binary data")
-    if not isinstance(data, list):
+    if isinstance(data, np.ndarray):
+        found = data
+    elif not isinstance(data, list):
         raise BadRequest(f"tensor '{tensor}': \"data\" is {type(data).__name__}; expected an array")
-    try:
-        found = np.array(data, dtype=object if datatype == "BYTES" else None)
-    except (ValueError, OverflowError) as error:  # ragged, or too deep
-        raise BadRequest(f"tensor '{tensor}': \"data\" is no regular array of {datatype}: {error}") from error
+    else:
+        try:
+            found = np.array(data, dtype=object if datatype == "BYTES" else None)
+        except (ValueError, OverflowError) as error:  # ragged, or too deep
+            raise BadRequest(f"tensor '{tensor}': \"data\" is no regular array of {datatype}: {error}") from error
     if not found.size and not prod(shape):
         return np.empty(shape, NUMPY[datatype])
     if found.size != prod(shape) or (found.ndim != 1 and found.shape != tuple(shape)):
         counted = f"{found.size} elements" if found.ndim == 1 else f"shape {list(found.shape)}"
         raise BadRequest(f"tensor '{tensor}': \"data\" has {counted}, but the shape is {list(shape)}")
-    return _typed(tensor, datatype, found, data).reshape(shape)
+    return (found if found is data else _typed(tensor, datatype, found, data)).reshape(shape)
 
 
 def to_json(tensor: str, array: NDArray[Any]) -> bytes:
-    """The text of `data`, flat. NaN and the infinities are said as JavaScript says them, which JSON does not know.
+    """The text of `data`, flat. NaN, Infinity and -Infinity are written as such, which JSON itself does not know.
 
     Raises BadRequest for what has no form in JSON: FP16, BF16, and bytes that are no UTF-8.
     """
@@ -127,10 +138,11 @@ def to_json(tensor: str, array: NDArray[Any]) -> bytes:
             ) from error
     if datatype not in NUMPY or datatype in WITHOUT_JSON:
         raise BadRequest(f"tensor '{tensor}': {datatype} has no form in JSON; ask for it as binary data")
-    flat = np.ascontiguousarray(array).reshape(-1)
-    if array.dtype.kind == "f" and not np.isfinite(flat).all():
-        return json.dumps(flat.tolist()).encode()
-    return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+    return numbers.write(array.reshape(-1))
+
+
+def _bits(datatype: str) -> np.dtype[Any]:
+    return np.dtype("uint16" if datatype == "BF16" else NUMPY[datatype])
 
 
 def _typed(tensor: str, datatype: str, found: NDArray[Any], data: list[Any]) -> NDArray[Any]:
