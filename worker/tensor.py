@@ -15,7 +15,7 @@ class Prediction:
     @classmethod
     def from_scores(cls, scores: Sequence[float], labels: Sequence[str], top: int) -> Prediction:
         """`scores[i]` belongs to `labels[i]`; ties keep the order of the labels."""
-        best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:top]
+        best = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top]
         return cls(tuple((labels[i], float(scores[i])) for i in best))
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from ..errors import BadRequest
 from ..tensor import Prediction
@@ -13,7 +14,8 @@ MAX_SCORE = 3.5e38  # scores are float32; NaN is no score either
 
 def encode(prediction: Prediction) -> bytes:
     """One line of JSON. Scores carry six significant digits, more than float32 answers are worth."""
-    return json.dumps([[label, float(f"{score:.6g}")] for label, score in prediction]).encode() + b"\n"
+    pairs = [f"[{_written(label)}, {float(f'{score:.6g}')!r}]" for label, score in prediction]
+    return f"[{', '.join(pairs)}]\n".encode()
 
 
 def decode(body: bytes) -> Prediction:
@@ -32,6 +34,9 @@ def decode(body: bytes) -> Prediction:
             case _:
                 raise ValueError(f"not a [label, score] pair: {row!r}")
     return Prediction(tuple(pairs))
+
+
+_written = lru_cache(4096)(json.dumps)  # labels come again and again
 
 
 def encode_error(text: str) -> bytes:

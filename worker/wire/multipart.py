@@ -8,17 +8,22 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import BadRequest
 
 MAX_PARTS = 32
 MAX_HEADERS = 8 * 1024
+# What nearly all clients send; anything else is read with more patience.
+_BOUNDARY = re.compile(r"multipart/form-data; *boundary=([0-9A-Za-z'()+_,./:=?-]{1,70})")
+_HEAD = re.compile(
+    rb'Content-Disposition: form-data; name="([^"\\\r\n]*)"(?:; filename="([^"\\\r\n]*)")?\r\n'
+    rb"(?:Content-Type: ([^\r\n]*[^\s]) *\r\n)?"
+)
 _PARAMETER = re.compile(r';\s*([a-z0-9*_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))', re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One field. `filename` is None for a plain field, and may be empty for a file."""
 
     name: str
@@ -29,7 +34,8 @@ class Part:
 
 def boundary_of(content_type: str) -> bytes:
     """The boundary named in a Content-Type header. Raises BadRequest if there is none, or it is not one (RFC 2046)."""
-    boundary = _parameters(content_type).get("boundary", "")
+    plain = _BOUNDARY.fullmatch(content_type)
+    boundary = plain[1] if plain else _parameters(content_type).get("boundary", "")
     if not 0 < len(boundary) <= 70 or not boundary.isascii():
         raise BadRequest("the Content-Type says multipart/form-data, but names no boundary")
     return boundary.encode()
@@ -95,6 +101,13 @@ def encode(fields: Mapping[str, tuple[str, bytes]], boundary: str = "") -> tuple
 
 
 def _part(head: bytes, data: memoryview) -> Part:
+    plain = _HEAD.fullmatch(head)
+    if plain:
+        name, filename, kind = plain.groups()
+        named = None if filename is None else filename.decode("utf-8", "replace")
+        return Part(
+            name.decode("utf-8", "replace"), named, kind.decode("utf-8", "replace") if kind else "text/plain", data
+        )
     headers: dict[str, str] = {}
     for line in head.decode("utf-8", "replace").split("\r\n"):
         key, _, value = line.partition(":")
