@@ -26,6 +26,8 @@ HEART = (
     "registry/stores/outbox.py", "registry/stores/zookeeper_layout.py",
     "worker/tensor.py", "worker/versions.py", "worker/wire/answer.py", "worker/wire/datatypes.py",
     "worker/wire/openinference.py", "worker/wire/multipart.py",
+    "worker/wire/elements.py", "worker/wire/examples.py", "worker/wire/npy.py", "worker/wire/numbers.py",
+    "worker/wire/tfserving.py", "worker/wire/tfserving_models.py",
     "worker/wire/protobuf.py", "worker/wire/tensorflow_messages.py", "worker/wire/serving_messages.py",
     "worker/wire/inference_messages.py", "worker/wire/openinference_grpc.py", "worker/wire/predict.py",
     "worker/wire/tensor_proto.py", "client/addresses.py",
