@@ -37,6 +37,7 @@ SCALARS = {
     "uint32": Field.TYPE_UINT32,
     "uint64": Field.TYPE_UINT64,
 }
+TABLES = (tensorflow_messages.TABLE, serving_messages.TABLE, inference_messages.TABLE)
 ELSEWHERE = {"google.protobuf.Any": any_pb2.DESCRIPTOR, "google.protobuf.Int64Value": wrappers_pb2.DESCRIPTOR}
 
 
@@ -72,7 +73,7 @@ def build(*tables: str) -> Any:
 @cache
 def pool() -> Any:
     """The one that holds every table of this folder."""
-    return build(tensorflow_messages.TABLE, serving_messages.TABLE, inference_messages.TABLE)
+    return build(*TABLES)
 
 
 @cache

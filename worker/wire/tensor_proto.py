@@ -124,21 +124,21 @@ def _to_array(proto: Any, most: int) -> NDArray[Any]:
     count = prod(shape)
     if count * np.dtype("float32" if name == "DT_BFLOAT16" else dtype).itemsize > most:
         raise TooLarge(f"a tensor of shape {list(shape)} and type {name} takes more than {most} bytes")
-    values = getattr(proto, field)
-    if proto.tensor_content and name == "DT_STRING":
-        array = _strings(count, proto.tensor_content)
-    elif proto.tensor_content:
+    content = proto.tensor_content  # a copy: asked for once
+    if content and name == "DT_STRING":
+        array = _strings(count, content)
+    elif content:
         wanted = np.dtype(listed if name in ("DT_HALF", "DT_BFLOAT16") else dtype).newbyteorder("<")
-        if len(proto.tensor_content) != count * wanted.itemsize:
+        if len(content) != count * wanted.itemsize:
             raise BadRequest(
-                f"its content has {len(proto.tensor_content)} bytes, but shape {list(shape)} of {name} takes "
+                f"its content has {len(content)} bytes, but shape {list(shape)} of {name} takes "
                 f"{count * wanted.itemsize}"
             )
-        array = np.frombuffer(proto.tensor_content, wanted)
+        array = np.frombuffer(content, wanted)
         if name == "DT_BOOL" and count and array.view(np.uint8).max() > 1:
             raise BadRequest("a byte of its content is neither 0 nor 1")
     else:
-        array = _listed(name, np.dtype(dtype), values, count, shape)
+        array = _listed(name, np.dtype(dtype), getattr(proto, field), count, shape)
     if name == "DT_HALF":
         array = array.view(np.float16)
     elif name == "DT_BFLOAT16":
