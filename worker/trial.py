@@ -1,0 +1,156 @@
+"""What is done with a model before it is served: it answers a plain request, is measured, and warmed up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+from . import call
+from .errors import ConfigurationError, WorkerError
+from .sample import repeated, sample
+from .tuning import SIZES, Figures, Plan, Wish, decide, measure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .image import ImageLimits
+    from .model import Model
+
+CALM_SECONDS = 0.2  # that a call waits at most for a moment in which nobody else is served
+LOOK_SECONDS = 0.002
+
+
+@dataclass(slots=True)
+class _Call:
+    """Since when the model has been called; 0: it is not."""
+
+    since: float = 0.0
+
+
+async def prepare(
+    model: Model,
+    limits: ImageLimits,
+    wish: Wish,
+    threads: int,
+    *,
+    hang_seconds: float = 0.0,
+    calm: Callable[[], bool] | None = None,
+    known: Plan | None = None,
+) -> Plan:
+    """How it is to be served. In a thread of its own; a call that hangs is left to it. Raises ConfigurationError.
+
+    `calm`: others are served meanwhile; says whether they are at rest just now. `known`: of a version of the same model
+    that is served already: what was decided then goes for this one, too.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Plan] = loop.create_future()
+    running = _Call()
+
+    def settle(plan: Plan | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if plan is not None:
+            done.set_result(plan)
+        elif error is not None:
+            done.set_exception(error)
+
+    def work() -> None:
+        plan, failure = None, None
+        try:
+            plan = _tried(model, limits, wish, threads, calm, known, running)
+        except BaseException as error:
+            failure = error
+        try:
+            loop.call_soon_threadsafe(settle, plan, failure)
+        except RuntimeError:  # the loop is closed
+            pass
+
+    threading.Thread(target=work, name="trial", daemon=True).start()
+    while True:
+        finished, _ = await asyncio.wait((done,), timeout=min(1.0, hang_seconds / 4) if hang_seconds else None)
+        if finished:
+            return done.result()
+        if running.since and monotonic() - running.since > hang_seconds:
+            raise ConfigurationError(f"{model.name}: its first calls hang: one did not end in {hang_seconds:g} s")
+
+
+def _tried(
+    model: Model,
+    limits: ImageLimits,
+    wish: Wish,
+    threads: int,
+    calm: Callable[[], bool] | None,
+    known: Plan | None,
+    running: _Call,
+) -> Plan:
+    signature = model.loaded.signatures[model.loaded.default]
+    streams = max(1, min(model.loaded.streams, threads))
+    item = sample(model, limits)
+    if item is None:
+        plan = decide(Figures(streams), wish if wish.mode == "given" else Wish("off"))
+        plan.report["why"] = "not measured: nobody can tell what it takes"
+        return plan
+    prepared: dict[int, dict[str, NDArray[Any]]] = {}
+    found: dict[str, NDArray[Any]] = {}
+
+    def once(size: int, wide: bool) -> None:
+        if size not in prepared:
+            prepared[size] = repeated(item, signature, size)
+        running.since = monotonic()
+        try:
+            found.update(call.run(model, signature, [prepared[size]], [size], size, wide)[0])
+        finally:
+            running.since = 0.0
+
+    one = signature.batch or 1
+    sizes: tuple[int, ...] = SIZES if signature.batch == 0 else (one,)
+    at_ease = _at_ease(calm) if calm is not None else None
+    try:
+        once(one, False)
+        if model.card is not None:
+            _check(model, found, one)
+        if known is not None and wish.mode == "auto":
+            return _as_before(known, once, one, at_ease)
+        if wish.mode == "given" and signature.batch == 0:
+            most = wish.batching.most
+            sizes = tuple(sorted({1, most, *wish.batching.sizes, *(n for n in SIZES if n < most)}))
+        figures = measure(once, sizes, streams, calm=at_ease)
+    except WorkerError as error:
+        what = "a plain picture" if model.card is not None else "zeros"
+        raise ConfigurationError(f"{model.name} fails on {what}: {error}") from error
+    return decide(figures, wish)
+
+
+def _check(model: Model, outputs: dict[str, NDArray[Any]], items: int) -> None:
+    """Raises ConfigurationError where labels and scores do not fit together, ModelError where there are no scores."""
+    assert model.card is not None
+    labels, scores = len(model.card.labels), outputs.get(model.scores)
+    if scores is not None and scores.size != items * labels:
+        raise ConfigurationError(f"{model.name} has {scores.size // items} outputs, but there are {labels} labels")
+    call.scores_of(model, outputs, items)
+
+
+def _as_before(known: Plan, once: Callable[[int, bool], None], one: int, at_ease: Callable[[], None] | None) -> Plan:
+    """Warms up what will be called."""
+    batching = known.batching
+    for size in batching.sizes or sorted({one, batching.most or one}):
+        for wide in {known.wide, known.widens and size == one}:
+            if at_ease is not None:
+                at_ease()
+            once(size, wide)
+    return replace(known, report={**known.report, "why": "as the version before"})
+
+
+def _at_ease(calm: Callable[[], bool]) -> Callable[[], None]:
+    """Waits for a moment in which nobody is served; not for ever, as there may be none."""
+
+    def wait() -> None:
+        until = monotonic() + CALM_SECONDS
+        while not calm() and monotonic() < until:
+            sleep(LOOK_SECONDS)
+
+    return wait
