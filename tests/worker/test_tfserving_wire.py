@@ -315,17 +315,26 @@ def test_examples_that_are_refused(document: Any, text: str) -> None:
     assert text in str(caught.value)
 
 
-def test_examples_of_files() -> None:
-    assert read_examples({"examples": [{"image": b64(b"p")}, {"x": [b64(b"q")]}]}).files() == [b"p", b"q"]
-    others: list[dict[str, Any]] = [{"x": 1}, {"x": []}, {}, {"x": b64(b"p"), "y": 1}, {"x": [b64(b"p"), b64(b"q")]}]
+def test_examples_of_pictures() -> None:
+    pictures = read_examples({"examples": [{"image": b64(b"p")}, {"x": [b64(b"q")]}]}).pictures("m", "image")
+    assert pictures == [b"p", b"q"]
+    several = {"examples": [{"image": b64(b"p"), "name": "q", "size": 3}], "context": {"name": "r"}}
+    assert read_examples(several).pictures("m", "image") == [b"p"]
+    assert read_examples({"examples": [{"size": 3}], "context": {"image": b64(b"p")}}).pictures("m", "image") == [b"p"]
+    others: list[dict[str, Any]] = [{"x": 1}, {"x": []}, {}, {"x": "p", "y": "q"}, {"x": ["p", "q"]}]
     for other in others:
-        assert read_examples({"examples": [{"image": b64(b"p")}, other]}).files() == []
+        with pytest.raises(BadRequest, match="m classifies pictures, and example 1 has none"):
+            read_examples({"examples": [{"image": "p"}, other]}).pictures("m", "image")
 
 
 def test_results() -> None:
+    labels = np.array([[b"a", 'b"'], [b"\xff", ""]], object)
     scores = np.array([[0.25, math.nan], [1, 0.1]], np.float32)
-    body = examples.encode_classes([["a", 'b"'], ["c", ""]], scores)
-    assert body == b'{"results": [[["a",0.25], ["b\\"",NaN]], [["c",1.0], ["",0.1]]]}'
+    body = examples.encode_classes(labels, scores)
+    assert body.decode() == '{"results": [[["a",0.25], ["b\\"",NaN]], [["\N{REPLACEMENT CHARACTER}",1.0], ["",0.1]]]}'
+    assert examples.encode_classes(None, scores[:1, :1]) == b'{"results": [[["",0.25]]]}'
+    assert examples.encode_classes(labels[:1, :1], None) == b'{"results": [[["a",0.0]]]}'
+    assert examples.encode_classes(None, scores[:, :0]) == b'{"results": [[], []]}'
     assert examples.encode_values(np.array([42, 0.1], np.float32)) == b'{"results": [42.0,0.1]}'
 
 
@@ -373,6 +382,18 @@ def test_npy_that_is_refused() -> None:
         assert text in str(caught.value)
     with pytest.raises(TypeError):
         npy.encode(np.array([b"x"], object))
+
+
+def test_npy_is_cast_as_far_as_nothing_is_lost_that_was_not_given_away() -> None:
+    doubles = np.array([0.1, 1e300])
+    assert npy.fitted(doubles, "float32").tolist() == [np.float32(0.1), math.inf]
+    assert npy.fitted(np.array([3]), "float32").dtype == np.float32
+    assert npy.fitted(np.array([255]), "uint8").dtype == np.int64  # an unsigned one is of another kind
+    assert npy.fitted(np.array([7, -7]), "int8").tolist() == [7, -7]
+    assert npy.fitted(doubles, "int32") is doubles
+    assert npy.fitted(doubles, "bytes") is doubles
+    with pytest.raises(BadRequest, match="does not fit int8"):
+        npy.fitted(np.array([200]), "int8")
 
 
 # -- what is said of models -------------------------------------------------------------------------------------------

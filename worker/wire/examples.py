@@ -15,7 +15,7 @@ Source: tensorflow/core/example/{example,feature}.proto, and json_tensor.cc for 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +51,24 @@ class Examples:
         out[:] = [before + serialized(example) for example in self.examples]
         return out
 
-    def files(self) -> list[bytes]:
-        """One byte string each, whatever its feature is called; nothing if they are anything else."""
-        found = [next(iter(example.values()), []) for example in self.examples if len(example) == 1]
-        files = [feature[0] for feature in found if len(feature) == 1 and isinstance(feature[0], bytes)]
-        return [file for file in files if isinstance(file, bytes)] if len(files) == len(self.examples) else []
+    def pictures(self, model: str, *names: str) -> list[bytes]:
+        """The encoded picture of each: the feature of one of these names, or else the only one that is one byte string.
+
+        `model`: for the text of the BadRequest that is raised where there is none.
+        """
+        found: list[bytes] = []
+        for index, example in enumerate(self.examples):
+            features = self.context | example
+            files = {n: f[0] for n, f in features.items() if len(f) == 1 and isinstance(f[0], bytes)}
+            picture = next((files[name] for name in names if name in files), None)
+            if picture is None and len(files) == 1:
+                (picture,) = files.values()
+            if not isinstance(picture, bytes):
+                raise BadRequest(
+                    f'{model} classifies pictures, and example {index} has none: expected {{"image": {{"b64": "..."}}}}'
+                )
+            found.append(picture)
+        return found
 
     def rows(self, name: str, dtype: str) -> NDArray[Any]:
         """Array of shape (n, values): the numbers of the feature `name`, for models of tensors. Raises BadRequest."""
@@ -89,16 +102,20 @@ def decode(body: bytes) -> Examples:
     return Examples(name, [_example(example) for example in examples], context)
 
 
-def encode_classes(labels: Sequence[Sequence[str]], scores: NDArray[Any]) -> bytes:
-    """`labels[i][j]` has `scores[i, j]`; written in that order."""
-    rows = [
-        b", ".join(
-            b"[" + orjson.dumps(label) + b"," + score + b"]"
-            for label, score in zip(names, numbers.write(row)[1:-1].split(b","), strict=True)
-        )
-        for names, row in zip(labels, scores, strict=True)
-    ]
-    return b'{"results": [' + b", ".join(b"[" + row + b"]" for row in rows) + b"]}"
+def encode_classes(labels: NDArray[Any] | None, scores: NDArray[Any] | None) -> bytes:
+    """Of shape (n, classes), in that order: labels are byte strings or texts, empty if there are none; scores numbers, 0 if
+    there are none. One of them there is."""
+    if labels is None:
+        assert scores is not None
+        labels = np.full(scores.shape, "", object)
+    if scores is None:
+        scores = np.zeros(labels.shape, np.float32)
+    rows = []
+    for names, row in zip(labels.tolist(), scores, strict=True):
+        texts = numbers.write(row)[1:-1].split(b",") if row.size else []
+        pairs = [b"[" + _label(name) + b"," + text + b"]" for name, text in zip(names, texts, strict=True)]
+        rows.append(b"[" + b", ".join(pairs) + b"]")
+    return b'{"results": [' + b", ".join(rows) + b"]}"
 
 
 def encode_values(values: NDArray[Any]) -> bytes:
@@ -143,6 +160,10 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+def _label(name: bytes | str) -> bytes:
+    return orjson.dumps(name.decode(errors="replace") if isinstance(name, bytes) else name)
 
 
 def _example(value: Any) -> dict[str, Feature]:

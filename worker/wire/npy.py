@@ -36,6 +36,18 @@ def encode(array: NDArray[Any]) -> list[bytes | memoryview]:
     return [head.getvalue(), memoryview(numbers)]
 
 
+def fitted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """`array` as `dtype`, if that is of the same kind, as NumPy's own float64 is for float32: what else would be asked of a
+    file that was saved as it was? Raises BadRequest for whole numbers that do not fit, and leaves other dtypes alone."""
+    if dtype == "bytes" or array.dtype == dtype or not np.can_cast(array.dtype, dtype, "same_kind"):
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if array.dtype.kind in "iu" and cast.dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise BadRequest(f"a number of the .npy file, which is {array.dtype}, does not fit {dtype}")
+    return cast
+
+
 def decode(body: bytes) -> NDArray[Any]:
     """A view of `body`, read-only, in the byte order of this machine. Raises BadRequest saying what is wrong."""
     file = io.BytesIO(body)

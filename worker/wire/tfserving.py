@@ -44,7 +44,7 @@ class Predict:
     signature: str
     rows: bool
     inputs: Tensors = field(default_factory=dict)
-    images: tuple[bytes, ...] = ()
+    images: tuple[bytes | memoryview, ...] = ()
 
 
 def decode_request(body: bytes, signatures: Mapping[str, Signature], default: str, image_input: str = "") -> Predict:

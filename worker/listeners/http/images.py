@@ -4,6 +4,7 @@ POST /                                           the default model
 PUT  /NAME                                       the same, as `curl -T x.jpg` sends it
 POST /v1/models/M[/versions/V|/labels/L]:image   any model
 
+To `/` may also be sent what TensorFlow Serving calls predict, as to the EMNIST article's web service.
 A body is multipart (field `data`, or the only file), JSON `{"image": {"b64": "..."}}`, or the picture itself.
 """
 
@@ -20,6 +21,7 @@ from ...errors import BadRequest
 from ...tensor import Prediction
 from ...wire import answer, multipart
 from ...wire.timing import FIELD, timing
+from . import tfserving
 from .message import JSON, Request, Response, Route, Served
 
 if TYPE_CHECKING:
@@ -37,8 +39,10 @@ MANY = 64  # classes; fewer are sorted where they are
 
 def routes(served: Served) -> list[Route]:
     async def classify(request: Request, model: str = "", version: str = "", label: str = "") -> Response:
-        top = answer.top_of(request.query.get("top") if request.raw_query else None)
         wanted = served.repository.find(model, int(version) if version else None, label)
+        if not model and tfserving.is_meant(request.body):
+            return await tfserving.predicted(served, request, wanted)
+        top = answer.top_of(request.query.get("top") if request.raw_query else None)
         result = await served.engine.classify(wanted, (upload_in(request, wanted),), request.deadline)
         prediction = best(result.outputs["scores"][0], wanted, top)
         return Response(answer.encode(prediction), headers={FIELD: timing(result)})

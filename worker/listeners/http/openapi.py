@@ -29,9 +29,11 @@ PARAMETERS = {
 
 
 def document(routes: Sequence[Route], title: str, version: str) -> dict[str, Any]:
-    """An OpenAPI document: paths by their template, each with its methods."""
+    """An OpenAPI document: paths by their template, each with its methods. Routes without a summary are left out."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
+        if not route.summary:  # it catches what nothing else answers
+            continue
         for template in templates(route.path if isinstance(route.path, str) else route.path.pattern):
             paths.setdefault(template, {}).setdefault(route.method.lower(), _operation(route, template))
     return {
