@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,9 +21,13 @@ from ..model import Loaded
 from ..source import Kind, Source
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
     from ..card import InputSpec
     from ..config import WorkerSettings
-    from ..tensor import TensorSpec
+    from ..tensor import Signature, TensorSpec
 
 # name -> what its library is called in Python, and the kinds of models it reads by itself.
 RUNTIMES: dict[str, tuple[str, frozenset[Kind]]] = {
@@ -38,12 +42,15 @@ RUNTIMES: dict[str, tuple[str, frozenset[Kind]]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is to be opened. `threads`: cores it may use. `bf16`: it may compute in bfloat16. `labelled`: the user
-    names the labels. The rest: see WorkerSettings.
+    """How a model is to be opened.
+
+    `threads`: cores it may use. `bf16`: it may compute in bfloat16. `chunk`: at most so many items are computed at once, 0
+    for any number. `labelled`: the user names the labels. The rest: see WorkerSettings.
     """
 
     threads: int
     bf16: bool = False
+    chunk: int = 0
     weights: str = ""
     labelled: bool = False
     input_layer: str = ""
@@ -52,7 +59,7 @@ class Options:
     @classmethod
     def of(cls, settings: WorkerSettings, threads: int) -> Options:
         return cls(
-            threads, settings.precision == "bf16", settings.weights, bool(settings.labels), settings.input_layer,
+            threads, settings.precision == "bf16", 0, settings.weights, bool(settings.labels), settings.input_layer,
             settings.output_layer,
         )  # fmt: skip
 
@@ -105,11 +112,27 @@ def open_source(name: str, source: Source, options: Options) -> Opened:
     return opened
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A model in another engine's form, made by the one that reads it, and in `folder`.
+
+    `files`: signature -> file; LiteRT's holds all of them, as s0, s1, ... The tensors in a file are called i0, i1, ... and
+    o0, o1, ..., in the order of the signature. `variant`: what was changed on the way.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    signatures: Mapping[str, Signature]
+    default: str
+    hints: Hints = field(default_factory=Hints)
+    variant: str = ""
+
+
 def batch_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:
     """What `Signature.batch` says of such tensors. An output whose first dimension is not known follows the inputs."""
-    if not inputs or any(not spec.shape for spec in inputs):
+    if not inputs or any(spec.shape == () for spec in inputs):
         return None
-    counts = {spec.shape[0] for spec in inputs if spec.shape}
+    counts = {spec.shape[0] if spec.shape else None for spec in inputs}
     if len(counts) != 1:
         return None
     count = counts.pop()
@@ -117,6 +140,34 @@ def batch_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int
         if spec.shape == () or (spec.shape and spec.shape[0] not in (None, count)):
             return None
     return 0 if count is None else count
+
+
+def require_shapes(signature: Signature, inputs: Mapping[str, NDArray[Any]]) -> None:
+    """Raises ValueError for arrays of other shapes, where an engine would take them and answer something."""
+    for spec in signature.inputs:
+        shape = inputs[spec.name].shape
+        if spec.shape is not None and (
+            len(shape) != len(spec.shape)
+            or any(n not in (None, given) for n, given in zip(spec.shape, shape, strict=True))
+        ):
+            raise ValueError(f"{spec.name} has the shape {shape}; expected {spec.shape}")
+
+
+def in_chunks(
+    call: Callable[[str, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]],
+    signature: Signature,
+    inputs: Mapping[str, NDArray[Any]],
+    chunk: int,
+) -> dict[str, NDArray[Any]]:
+    """`call`, with at most `chunk` items at a time (0: all): where more at once are no faster they only cost memory."""
+    count = len(inputs[signature.inputs[0].name]) if signature.batch == 0 else 0
+    if not chunk or count <= chunk:
+        return call(signature.name, inputs)
+    parts = [
+        call(signature.name, {name: array[i : i + chunk] for name, array in inputs.items()})
+        for i in range(0, count, chunk)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def give_memory_back() -> None:

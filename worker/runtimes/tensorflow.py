@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..source import Source
 from ..tensor import Signature
-from . import Hints, Options, give_memory_back
-from .tensorflow_graphs import GPUS, Frozen, Function, freeze, quiet, read, tf
+from . import Hints, Options, give_memory_back, in_chunks
+from .tensorflow_graphs import GPUS, Frozen, Function, Graphs, freeze, quiet, read, tf
 
 log = logging.getLogger("fairway.worker")
 
@@ -31,12 +31,17 @@ def version() -> str:
 
 def open(source: Source, options: Options) -> TensorFlowModel:
     """Raises ConfigurationError saying what to do."""
-    _settle(options.threads)
+    settle(options.threads)
+    with quiet():
+        graphs = read(source, options)
+    return from_graphs(graphs, options)
+
+
+def from_graphs(graphs: Graphs, options: Options) -> TensorFlowModel:
     sessions: list[Any] = []
     calls: dict[str, Call] = {}
     keep: Any = None
     with quiet():
-        graphs = read(source, options)
         for name, function in graphs.functions.items():
             frozen = freeze(function)
             if frozen is None:
@@ -45,7 +50,7 @@ def open(source: Source, options: Options) -> TensorFlowModel:
                 calls[name], session = _by_session(frozen, function, options.threads)
                 sessions.append(session)
     signatures = {name: function.signature for name, function in graphs.functions.items()}
-    return TensorFlowModel(signatures, graphs.default, options.threads, graphs.hints, calls, sessions, keep)
+    return TensorFlowModel(signatures, graphs.default, options, graphs.hints, calls, sessions, keep)
 
 
 class TensorFlowModel:
@@ -55,16 +60,20 @@ class TensorFlowModel:
         self,
         signatures: Mapping[str, Signature],
         default: str,
-        streams: int,
+        options: Options,
         hints: Hints,
         calls: dict[str, Call],
         sessions: list[Any],
         keep: Any,
     ) -> None:
-        self.signatures, self.default, self.streams, self.hints = signatures, default, streams, hints
+        self.signatures, self.default, self.hints = signatures, default, hints
+        self.streams, self._chunk = options.threads, options.chunk
         self._calls, self._sessions, self._keep = calls, sessions, keep
 
     def run(self, inputs: Mapping[str, NDArray[Any]], signature: str, wide: bool = False) -> dict[str, NDArray[Any]]:
+        return in_chunks(self._call, self.signatures[signature], inputs, self._chunk)
+
+    def _call(self, signature: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         spec = self.signatures[signature]
         results = self._calls[signature]([inputs[tensor.name] for tensor in spec.inputs])
         return {tensor.name: result for tensor, result in zip(spec.outputs, results, strict=True)}
@@ -76,7 +85,7 @@ class TensorFlowModel:
         give_memory_back()
 
 
-def _settle(threads: int) -> None:
+def settle(threads: int) -> None:
     """TensorFlow takes its settings before its first operation only: a process's first model decides for all."""
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)

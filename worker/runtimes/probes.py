@@ -1,0 +1,185 @@
+"""What engines are compared by: inputs from a seed, what became of them, and how fast."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..card import InputSpec
+from ..image import to_item
+from ..model import Loaded
+from ..tensor import Signature, TensorSpec
+
+Arrays = dict[str, NDArray[Any]]
+
+PICTURES = 8
+SIZES = (1, 8, 32)
+WINDOW = 0.2  # seconds; the better of two is taken
+LONGEST = 3.0  # seconds; sizes whose calls take longer are not timed
+EXACT = 1e-4  # for outputs between 0 and 1; for others times the largest number
+COARSE = 0.2  # the same, where less than float32 is allowed; and 3 of 4 best classes are to be the same
+BEST_SAME = 0.75
+
+
+def pictures(spec: InputSpec) -> list[NDArray[Any]]:
+    """Half of them noise, half of them smooth, all from one seed, as items of the model's input."""
+    random = np.random.default_rng(7)
+    items = []
+    for number in range(PICTURES):
+        if number % 2:
+            small = Image.fromarray(random.integers(0, 256, (2 + number, 3 + number, 3), np.uint8))
+            image = small.resize((320, 240), Image.Resampling.BICUBIC)
+        else:
+            image = Image.fromarray(random.integers(0, 256, (240, 320, 3), np.uint8))
+        file = io.BytesIO()
+        image.save(
+            file,
+            "JPEG" if spec.kind == "encoded" else "PNG",
+            **({} if spec.kind == "encoded" else {"compress_level": 1}),
+        )
+        items.append(to_item(file.getvalue(), spec))
+    return items
+
+
+def inputs_for(signature: Signature, items: list[NDArray[Any]] | None) -> list[Arrays]:
+    """Calls to compare: `items` where they are the signature's only input, else numbers from a seed.
+
+    Several calls of one batch each; where the number of items is free, the last one holds them all.
+    """
+    random = np.random.default_rng(7)
+    if items is not None:
+        name, count = signature.inputs[0].name, signature.batch
+        if count is None:
+            return [{name: item} for item in items]
+        calls = [{name: np.stack([item] * (count or 1))} for item in items]
+        return [*calls, {name: np.stack(items)}] if count == 0 and _alike(items) else calls
+    sizes = (1, 3) if signature.batch == 0 else (signature.batch or 1,) * 2
+    return [{spec.name: _numbers(spec, size, signature.batch, random) for spec in signature.inputs} for size in sizes]
+
+
+def answers(loaded: Loaded, calls: Mapping[str, list[Arrays]]) -> dict[str, list[Arrays]]:
+    """By signature, what it answers to each of its calls."""
+    return {name: [loaded.run(inputs, name) for inputs in inputs_of] for name, inputs_of in calls.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`difference`: the largest, of all outputs that are numbers. `reason`: empty if they agree."""
+
+    difference: float
+    reason: str
+
+
+def compare(
+    expected: Mapping[str, list[Arrays]], given: Mapping[str, list[Arrays]], scores: str, coarse: bool
+) -> Comparison:
+    """`scores`: the output whose best class counts. `coarse`: less than float32 is allowed."""
+    largest, same, all_best = 0.0, 0, 0
+    for signature, calls in expected.items():
+        for wanted, answered in zip(calls, given[signature], strict=True):
+            for name, right in wanted.items():
+                got = answered[name]
+                if got.shape != right.shape or got.dtype != right.dtype:
+                    return Comparison(largest, f"{name} is {got.dtype}{got.shape}, not {right.dtype}{right.shape}")
+                if right.dtype.kind not in "fV" or not right.size:
+                    if not coarse and not np.array_equal(got, right):
+                        return Comparison(largest, f"{name} differs")
+                    continue
+                scale = max(1.0, float(np.nanmax(np.abs(right), initial=0.0)))
+                difference = float(np.max(np.abs(got.astype(np.float64) - right), initial=0.0)) / scale
+                if not np.array_equal(np.isfinite(got), np.isfinite(right)) or difference != difference:
+                    return Comparison(largest, f"{name} is not finite where it should be, or the other way round")
+                largest = max(largest, difference)
+                if name == scores:
+                    rows, best = right.reshape(-1, right.shape[-1]), got.reshape(-1, right.shape[-1]).argmax(axis=-1)
+                    # Two classes that the reference itself can hardly tell apart may change places.
+                    short = rows.max(axis=-1) - rows[np.arange(len(rows)), best]
+                    same, all_best = same + int((short <= 2 * EXACT).sum()), all_best + len(rows)
+    if largest > (COARSE if coarse else EXACT):
+        return Comparison(largest, f"answers differ by {largest:.2g}")
+    if same < all_best * (BEST_SAME if coarse else 1):
+        return Comparison(largest, f"{all_best - same} of {all_best} best classes differ")
+    return Comparison(largest, "")
+
+
+def rates(loaded: Loaded, inputs: Arrays) -> dict[int, float]:
+    """Batch size -> items a second, with as many calls at once as the model bears. `inputs`: one call of one item."""
+    signature = loaded.signatures[loaded.default]
+    sizes = SIZES if signature.batch == 0 else (signature.batch or 1,)
+    measured: dict[int, float] = {}
+    for size in sizes:
+        fed = inputs
+        if signature.batch == 0:
+            fed = {name: np.concatenate([array[:1]] * size) for name, array in inputs.items()}
+        begun = time.perf_counter()
+        loaded.run(fed, loaded.default)
+        if size > 1 and time.perf_counter() - begun > LONGEST:
+            break
+        measured[size] = max(_rate(loaded, fed) for _ in range(2)) * size
+    return measured
+
+
+def speed(measured: Mapping[int, float]) -> float:
+    """One number: between what one item at a time reaches, and what the best batch does. 0 if nothing was measured."""
+    return sqrt(measured[min(measured)] * max(measured.values())) if measured else 0.0
+
+
+def chunk_for(measured: Mapping[int, float]) -> int:
+    """See `Options.chunk`: the smallest size that larger ones do not beat by an eighth; 0 if it is the largest."""
+    for size in sorted(measured):
+        larger = [rate for other, rate in measured.items() if other > size]
+        if larger and max(larger) < 1.125 * measured[size]:
+            return size
+    return 0
+
+
+def _rate(loaded: Loaded, fed: Arrays) -> float:
+    """Calls a second, of several threads together."""
+    counts = [0] * loaded.streams
+    spent = [0.0] * loaded.streams
+    gate = threading.Barrier(loaded.streams)
+
+    def work(number: int) -> None:
+        gate.wait()
+        begun = time.perf_counter()
+        while (spent[number] < WINDOW) or counts[number] < 2:
+            loaded.run(fed, loaded.default)
+            counts[number] += 1
+            spent[number] = time.perf_counter() - begun
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(loaded.streams)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(count / seconds for count, seconds in zip(counts, spent, strict=True) if seconds)
+
+
+def _alike(items: list[NDArray[Any]]) -> bool:
+    return len({item.shape for item in items}) == 1
+
+
+def _numbers(spec: TensorSpec, size: int, batch: int | None, random: np.random.Generator) -> NDArray[Any]:
+    if spec.shape is None:
+        raise ValueError(f"the shape of {spec.name} is not known")
+    free = 64 if len(spec.shape) == 4 else 16
+    shape = tuple(n if n is not None else free for n in spec.shape)
+    if batch is not None:
+        shape = (size, *shape[1:])
+    if spec.dtype == "bytes":
+        return np.full(shape, b"probe", object)
+    if spec.dtype == "bool":
+        return random.integers(0, 2, shape).astype(bool)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iu":  # as indices they must be small
+        return random.integers(0, 256 if spec.dtype == "uint8" else 8, shape).astype(dtype)
+    return random.random(shape).astype(dtype)
