@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from fairway.worker.config import WorkerSettings
 from fairway.worker.engine import Engine
@@ -17,6 +20,14 @@ from fairway.worker.present import PresentEngine, PresentRepository
 
 from .colours import Colours
 from .door import LIMIT, PATIENCE, Door
+
+ON_BOTH_LOOPS = ("test_http.py", "test_http_connection.py", "test_http_protocol.py", "test_http_fuzz.py")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    """Workers run on uvloop, and without it where there is none: what touches sockets is tested on both."""
+    plain: dict[str, Any] = {"asyncio": asyncio.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop, **plain} if item.path.name in ON_BOTH_LOOPS else plain
 
 
 @pytest.fixture

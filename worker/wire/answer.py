@@ -14,7 +14,7 @@ MAX_SCORE = 3.5e38  # scores are float32; NaN is no score either
 
 def encode(prediction: Prediction) -> bytes:
     """One line of JSON. Scores carry six significant digits, more than float32 answers are worth."""
-    pairs = [f"[{_written(label)}, {float(f'{score:.6g}')!r}]" for label, score in prediction]
+    pairs = [f"[{_written(label)}, {_number(score)}]" for label, score in prediction]
     return f"[{', '.join(pairs)}]\n".encode()
 
 
@@ -34,6 +34,11 @@ def decode(body: bytes) -> Prediction:
             case _:
                 raise ValueError(f"not a [label, score] pair: {row!r}")
     return Prediction(tuple(pairs))
+
+
+def _number(score: float) -> str:
+    text = f"{score:.6g}"
+    return text if "." in text or "e" in text else f"{float(text)!r}"
 
 
 _written = lru_cache(4096)(json.dumps)  # labels come again and again

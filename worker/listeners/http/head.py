@@ -15,6 +15,15 @@ END = b"\r\n\r\n"
 MAX_HEAD, MAX_FIELDS, MAX_TARGET = 16 * 1024, 100, 8 * 1024  # bytes, fields, bytes
 MAX_IDLE = 16 * 1024  # bytes of chunked framing and trailers without a byte of data between them
 
+# Names as nearly all clients write them, in lower case.
+NAMES = {
+    spelt.encode(): name
+    for name in ("host", "user-agent", "accept", "accept-encoding", "connection", "content-type", "content-length",
+                 "content-encoding", "transfer-encoding", "expect", "via", "forwarded", "x-forwarded-for",
+                 "x-forwarded-proto", "x-forwarded-host", "x-request-id", "traceparent")
+    for spelt in (name, name.title())
+}  # fmt: skip
+
 
 class Head:
     """`Head(raw)`: of the bytes up to and with the empty line. Raises BadRequest and the errors of this folder.
@@ -122,7 +131,7 @@ class Head:
         if self._parser is not None:
             return  # a trailer, or the head of another request
         self._fields += 1
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = NAMES.get(name) or name.decode("latin-1").lower(), value.decode("latin-1")
         headers = self.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
 

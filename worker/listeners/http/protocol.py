@@ -248,6 +248,7 @@ class Connection(asyncio.BufferedProtocol):
         self._left -= stop - at
         if self._stage == LINGERING:
             if not self._left:
+                self._stage = CLOSING
                 self._transport.abort()
         elif self._left:
             self.deadline = monotonic() + STALL_SECONDS
