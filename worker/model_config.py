@@ -101,7 +101,8 @@ class Directory:
         if child.name.startswith(".") or not child.is_dir():
             return False
         try:
-            return any(inner.name.isascii() and inner.name.isdigit() for inner in os.scandir(child.path))
+            with os.scandir(child.path) as inside:  # most often left before its end
+                return any(inner.name.isascii() and inner.name.isdigit() for inner in inside)
         except OSError:
             return False
 

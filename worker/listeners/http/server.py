@@ -19,7 +19,7 @@ from ...errors import Overloaded, TooLarge, WorkerError
 from ...wire import content_encoding, load
 from ...wire.timing import FIELD as SERVER_TIMING
 from ...wire.timing import Timing, completed
-from . import images, pages, tfserving
+from . import images, openinference, pages, tfserving
 from .errors import UnsupportedCoding
 from .head import Head
 from .message import JSON, Request, Response, Route, Served
@@ -188,7 +188,7 @@ class HttpListener:
 
 def routes(served: Served) -> list[Route]:
     """All that is spoken over HTTP."""
-    found = [*images.routes(served), *tfserving.routes(served)]
+    found = [*images.routes(served), *tfserving.routes(served), *openinference.routes(served)]
     return [*found, *pages.routes(served, found)]
 
 
