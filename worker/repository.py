@@ -133,8 +133,8 @@ class Repository:
         raise NotFound(f"Servable not found for request: {sought}")
 
     def names(self) -> list[str]:
-        """Of all models, served or not, the default one first."""
-        return list(self._held)
+        """Of all models of which there are versions, served or not; the default one first."""
+        return [name for name, held in self._held.items() if held.versions.statuses()]
 
     def served(self) -> tuple[str, ...]:
         """`name/version` of all that is served: what others are told."""
