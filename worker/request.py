@@ -31,6 +31,7 @@ class Answer:
     decode: float
     infer: float
     batch: int
+    counts: Counts | None = None  # of the model that gave it
 
 
 class Served:
@@ -82,4 +83,4 @@ class Request:
             pieces = [{name: array[None] for name, array in piece.items()} for piece in pieces]
         if self.pictures:
             pieces = [{"scores": call.scores_of(model, piece, 1)} for piece in pieces]
-        return Answer(call.joined(pieces), self.queue, self.decode, self.infer, self.batch)
+        return Answer(call.joined(pieces), self.queue, self.decode, self.infer, self.batch, self.served.counts)

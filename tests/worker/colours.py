@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fairway.worker.card import Card, InputSpec
+from fairway.worker.model import Model
+from fairway.worker.tensor import Signature, TensorSpec
 
 LABELS = ("red", "green", "blue")
 
@@ -28,8 +31,11 @@ class Colours:
     While `gate` is clear it stands still inside `predict`; `entered` says that it got there.
     """
 
+    runtime, default, streams = "python", "serving_default", 1
+
     def __init__(self) -> None:
-        self.name, self.version = "colours", "1"
+        image, scores = TensorSpec("image", "float32", (None, 4, 4, 3)), TensorSpec("scores", "float32", (None, 3))
+        self.signatures = {self.default: Signature(self.default, (image,), (scores,))}
         self.card = Card(InputSpec(width=4, height=4, filter="nearest"), LABELS)
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
@@ -45,3 +51,12 @@ class Colours:
             return np.full((len(batch), 3), np.nan, np.float32)
         shares: NDArray[np.float32] = amounts / amounts.sum(axis=1, keepdims=True)
         return shares
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], signature: str, wide: bool = False) -> dict[str, NDArray[Any]]:
+        return {"scores": self.predict(inputs["image"])}
+
+    def close(self) -> None:
+        pass
+
+    def model(self) -> Model:
+        return Model("colours", 1, self, self.card, "image", "scores")

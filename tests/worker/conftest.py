@@ -16,7 +16,7 @@ from fairway.worker.engine import Engine
 from fairway.worker.image import ImageLimits
 from fairway.worker.listeners.http import HttpListener
 from fairway.worker.listeners.http.message import Served
-from fairway.worker.present import PresentEngine, PresentRepository
+from fairway.worker.repository import Repository
 
 from .colours import Colours
 from .door import LIMIT, PATIENCE, Door
@@ -34,13 +34,13 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 async def door() -> AsyncIterator[Door]:
     model = Colours()
     settings = WorkerSettings(service="colours", max_bytes=LIMIT)
-    engine = Engine(model, ImageLimits(LIMIT, 10_000), threads=2, max_waiting=1)
-    present = PresentEngine(engine)
-    http = HttpListener(Served(present, PresentRepository(present), settings.service), settings)
+    engine = Engine(ImageLimits(LIMIT, 10_000), threads=2, max_waiting=1, batching="off")
+    repository = Repository([model.model()])
+    http = HttpListener(Served(engine, repository, settings.service), settings)
     listening = socket.create_server(("127.0.0.1", 0))
     await http.start(listening)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE)) as session:
-        yield Door(model, engine, http, listening.getsockname()[1], session)
+        yield Door(model, engine, repository, http, listening.getsockname()[1], session)
     model.gate.set()
     await http.close()
     engine.close()
@@ -48,6 +48,6 @@ async def door() -> AsyncIterator[Door]:
 
 @pytest.fixture
 async def warm(door: Door) -> Door:
-    await door.engine.warm_up()
+    await door.warm_up()
     door.model.entered.clear()
     return door

@@ -12,6 +12,7 @@ import aiohttp
 
 from fairway.worker.engine import Engine
 from fairway.worker.listeners.http import HttpListener
+from fairway.worker.repository import Repository
 
 from .colours import Colours, plain
 
@@ -26,9 +27,14 @@ class Door:
 
     model: Colours
     engine: Engine
+    repository: Repository
     http: HttpListener
     port: int
     session: aiohttp.ClientSession
+
+    async def warm_up(self) -> None:
+        """From here on the model is served."""
+        await self.engine.add(self.repository.find())
 
     async def send(self, method: str, path: str = "/", **more: Any) -> tuple[int, Any]:
         """Status and JSON of the answer; whatever is answered, it must be JSON."""

@@ -28,25 +28,38 @@ class Measured(Protocol):
     decode: float
     infer: float
 
+    @property
+    def counts(self) -> Counts | None: ...
+
+
+class Counts(Protocol):
+    """Who counts what writing an answer took."""
+
+    def encoded(self, seconds: float) -> None: ...
+
 
 class Timing(str):
     """A field's value that knows how many seconds it names, so that what remains can be added to it."""
 
-    __slots__ = ("spent",)
+    __slots__ = ("counts", "spent")
     spent: float
+    counts: Counts | None
 
 
 def timing(answer: Measured) -> Timing:
     """The field's value for what an engine measured."""
     queue, decoding, infer = answer.queue, answer.decode, answer.infer
     value = Timing(f"queue;dur={queue * 1000:.2f}, decode;dur={decoding * 1000:.2f}, infer;dur={infer * 1000:.2f}")
-    value.spent = queue + decoding + infer
+    value.spent, value.counts = queue + decoding + infer, answer.counts
     return value
 
 
 def completed(value: Timing, seconds: float) -> str:
-    """With `encode`: what an answer took in all, less what the value names."""
-    return f"{value}, encode;dur={max(0.0, seconds - value.spent) * 1000:.2f}"
+    """With `encode`: what an answer took in all, less what the value names. It is counted for the model, too."""
+    rest = max(0.0, seconds - value.spent)
+    if value.counts is not None:
+        value.counts.encoded(rest)
+    return f"{value}, encode;dur={rest * 1000:.2f}"
 
 
 def encode(seconds: Mapping[str, float]) -> str:
