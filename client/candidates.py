@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from operator import attrgetter
 from random import Random
@@ -17,28 +17,34 @@ if TYPE_CHECKING:
 _order = attrgetter("order")
 
 
-class Candidates(list[Upstream]):
-    """In the pool's order, which is that of their ids.
+class Candidates:
+    """`members`: in the pool's order, which is that of their ids.
 
     `even`: all have the same share. `partial`: somebody is left out for this one request, so that nobody's turn should
     move on.
     """
 
-    __slots__ = ("_by_id", "_cumulative", "even", "partial", "pool")
+    __slots__ = ("_by_id", "_cumulative", "even", "members", "partial", "pool")
 
     def __init__(
         self, pool: Pool, members: Iterable[Upstream], even: bool | None = None, partial: bool = False
     ) -> None:
-        super().__init__(members)
+        self.members = list(members)
         self.pool, self.partial = pool, partial
-        self.even = len({upstream.share for upstream in self}) <= 1 if even is None else even
+        self.even = len({upstream.share for upstream in self.members}) <= 1 if even is None else even
         self._cumulative: list[float] | None = None
         self._by_id: dict[str, Upstream] | None = None
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self.members)
 
     @property
     def by_id(self) -> dict[str, Upstream]:
         if self._by_id is None:
-            self._by_id = {upstream.id: upstream for upstream in self}
+            self._by_id = {upstream.id: upstream for upstream in self.members}
         return self._by_id
 
     @property
@@ -49,38 +55,41 @@ class Candidates(list[Upstream]):
     def pick(self, random: Random) -> Upstream:
         """One at random, by share."""
         if self.even:
-            return self[int(random.random() * len(self))]
+            return self.members[int(random.random() * len(self.members))]
         added = self._added()
-        return self[min(bisect_right(added, random.random() * added[-1]), len(self) - 1)]
+        return self.members[min(bisect_right(added, random.random() * added[-1]), len(self.members) - 1)]
 
     def rival(self, one: Upstream, random: Random) -> Upstream:
         """Another one at random. With uneven shares it may be the same: of two, who has a tenth is not always the other."""
         if not self.even:
             return self.pick(random)
-        count = len(self)
+        count = len(self.members)
         place = int(random.random() * count)
-        other = self[place]
-        return other if other is not one else self[(place + 1 + int(random.random() * (count - 1))) % count]
+        other = self.members[place]
+        return other if other is not one else self.members[(place + 1 + int(random.random() * (count - 1))) % count]
 
     def among(self, upstream: Upstream) -> bool:
-        place = bisect_left(self, upstream.order, key=_order)
-        return place < len(self) and self[place] is upstream
+        place = self._place(upstream)
+        return place < len(self.members) and self.members[place] is upstream
 
     def without(self, upstream: Upstream) -> Candidates:
         """`upstream` is among them."""
-        place = bisect_left(self, upstream.order, key=_order)
-        return Candidates(self.pool, [*self[:place], *self[place + 1 :]], self.even or None)
+        place = self._place(upstream)
+        return Candidates(self.pool, [*self.members[:place], *self.members[place + 1 :]], self.even or None)
 
     def plus(self, upstream: Upstream, even: bool) -> Candidates:
         """`even`: whether they all are, with it."""
-        place = bisect_left(self, upstream.order, key=_order)
-        return Candidates(self.pool, [*self[:place], upstream, *self[place:]], even or None)
+        place = self._place(upstream)
+        return Candidates(self.pool, [*self.members[:place], upstream, *self.members[place:]], even or None)
 
     def but(self, ids: Iterable[str]) -> Candidates:
         """For one request: without these."""
-        return Candidates(self.pool, (u for u in self if u.id not in ids), self.even or None, partial=True)
+        return Candidates(self.pool, (u for u in self.members if u.id not in ids), self.even or None, partial=True)
+
+    def _place(self, upstream: Upstream) -> int:
+        return bisect_left(self.members, upstream.order, key=_order)
 
     def _added(self) -> list[float]:
         if self._cumulative is None:
-            self._cumulative = list(accumulate(upstream.share for upstream in self))
+            self._cumulative = list(accumulate(upstream.share for upstream in self.members))
         return self._cumulative

@@ -108,9 +108,9 @@ class Resolver:
         if first is None:
             return []
         found = {first[1].id: first[1].instance}
-        others = self._candidates(service)
+        others = list(self._candidates(service))
         if len(others) == 1:  # that one; next to it those in doubt are better than none
-            others = self._candidates(service, found)
+            others = list(self._candidates(service, found))
         start = int(self._random.random() * len(others))
         for at in range(start, start + len(others)):
             if len(found) >= count:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from operator import add
+from typing import Any
 
 from ..registry.prometheus import CONTENT_TYPE as CONTENT_TYPE
 from ..registry.prometheus import family, label
@@ -27,9 +28,9 @@ DEPARTED = 100  # workers that have left and are still shown
 OTHER = "other"
 CODES = frozenset(int(status) for status in HTTPStatus) | {499}  # 499: the client went away, a word of nginx
 
-# Metric -> its samples, each (values of its labels, numbers): JSON as it is. A histogram's numbers are how many fell into
-# each bucket, not added up, and the sum of all.
-Snapshot = dict[str, list[tuple[Sequence[str], Sequence[float]]]]
+# Metric -> its samples, each two sequences: values of its labels, and numbers. JSON as it is, which knows no tuples. A
+# histogram's numbers are how many fell into each bucket, not added up, and the sum of all.
+Snapshot = dict[str, list[Sequence[Sequence[Any]]]]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fairway.proxy")
 
+FORM = "interpreted" if __file__.endswith(".py") else "compiled"  # the whole data path, or nothing of it
+
 SWEEP_SECONDS = 0.1  # how late a deadline may be noticed
 EVENTS = 256  # taken in one turn; the loop's other work comes between two turns
 

@@ -29,7 +29,7 @@ from .listener import Listener
 from .metrics import Metrics, Snapshot
 from .pages import Pages
 from .processes import SIBLINGS
-from .reactor import SWEEP_SECONDS, Reactor
+from .reactor import FORM, SWEEP_SECONDS, Reactor
 from .route import Route, route
 from .siblings import Siblings
 from .standing import View, view
@@ -104,7 +104,7 @@ class Proxy:
             self._tls.start()
         for listener in self._listeners:
             listener.start()
-        log.info("proxy listening on %s (%s)", self.url, settings.mode)
+        log.info("proxy listening on %s (%s, %s)", self.url, settings.mode, FORM)
 
     async def close(self) -> None:
         """Readiness first, then no new connections, then the requests in flight get their time."""

@@ -32,7 +32,7 @@ class Upload:
     # What most uploads never need is set where it is needed.
     replayable: bool = True
     rest: bytes = b""
-    piece: bytes | memoryview | None = None
+    piece: bytes | memoryview | None
     _first: bytes = b""
     _memory: list[bytes | memoryview]
     _buffer: bytearray | None = None
@@ -47,6 +47,7 @@ class Upload:
         """`first`: what came along with the head. Raises BodyTooLarge."""
         self._task, self._client, self._holding, self._max_body, self._stall = task, client, holding, max_body, stall
         self.length = length = head.length
+        self.piece = None
         if length is None:
             self._dechunker, self._first, self.left = Dechunker(), first, max_body + 1
         elif length > max_body:

@@ -38,11 +38,11 @@ class RoundRobin:
             self._turn_to(candidates)
         while True:
             place = self._next
-            if place >= len(candidates):
+            if place >= len(candidates.members):
                 place = 0
                 self._round += 1
             self._next = place + 1
-            chosen = candidates[place]
+            chosen = candidates.members[place]
             if candidates.even or self._has_turn(chosen):
                 return chosen
 
@@ -52,8 +52,8 @@ class RoundRobin:
 
     def _turn_to(self, candidates: Candidates) -> None:
         # The turn follows the last one served, not a counter: workers that come and go do not make it jump.
-        if self._list:
-            self._next = bisect_right(candidates, self._list[self._next - 1].id, key=_id)
+        if self._list is not None and self._list.members:
+            self._next = bisect_right(candidates.members, self._list.members[self._next - 1].id, key=_id)
         else:
             self._next = int(self._random.random() * len(candidates))
         self._list = candidates
