@@ -10,6 +10,7 @@ has changed.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -17,40 +18,47 @@ from .config import WorkerSettings
 from .errors import ConfigurationError
 from .source import SAVED_MODEL, bundled, find_source
 
-Entry = tuple[str, int, int]  # path, size in bytes, time of change in nanoseconds
+Entry = tuple[str, int, int]  # path, size in bytes, time of change in nanoseconds; of a folder only the path counts
 
 
 @dataclass(frozen=True)
 class Listing:
-    """`written`: when any of it last was, by the file system's own account, which copies do not take along; seconds."""
+    """`folders`: when each of them last changed, which need not mean anything: what is hidden may have come or gone.
+    `written`: when any of it was last written, by the file system's own account, which copies do not take along; seconds.
+    """
 
     entries: tuple[Entry, ...] = ()
+    folders: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     written: float = field(default=0.0, compare=False)
 
     @classmethod
     def read(cls, path: str, others: Collection[str] = ()) -> Listing:
         """`path` with all that is in it, and `others`. What begins with a dot is nobody's model. Raises OSError."""
-        entries, written = [], 0.0
+        entries, folders, written = list[Entry](), list[tuple[str, int]](), 0.0
         for name, found in [*_walk(path, os.stat(path), set()), *((other, os.stat(other)) for other in others)]:
-            entries.append((name, found.st_size, found.st_mtime_ns))
+            folder = stat.S_ISDIR(found.st_mode)
+            entries.append((name, -1, 0) if folder else (name, found.st_size, found.st_mtime_ns))
+            if folder:
+                folders.append((name, found.st_mtime_ns))
             written = max(written, found.st_ctime)
-        return cls(tuple(sorted(entries)), written)
+        return cls(tuple(sorted(entries)), tuple(folders), written)
 
     def current(self) -> bool:
-        """Whether a look at the same paths shows the same."""
+        """Whether a look at the same paths shows the same. If not, it may still be that nothing has changed that counts."""
         try:
             for path, size, changed in self.entries:
-                found = os.stat(path)
-                if found.st_size != size or found.st_mtime_ns != changed:
-                    return False
+                if size >= 0:
+                    found = os.stat(path)
+                    if found.st_size != size or found.st_mtime_ns != changed:
+                        return False
+            return all(os.stat(path).st_mtime_ns == changed for path, changed in self.folders)
         except OSError:
             return False
-        return True
 
 
 def _walk(path: str, found: os.stat_result, seen: set[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
     yield path, found
-    if not os.path.isdir(path) or (found.st_dev, found.st_ino) in seen:  # a link may lead back up
+    if not stat.S_ISDIR(found.st_mode) or (found.st_dev, found.st_ino) in seen:  # a link may lead back up
         return
     seen.add((found.st_dev, found.st_ino))
     with os.scandir(path) as children:
@@ -83,6 +91,7 @@ class Folder:
     def __init__(self, path: str, settings: WorkerSettings, settle_seconds: float, start: bool = False) -> None:
         """`start`: nothing was looked at before, so that only the file system remembers how long this has stood still."""
         self.path, self.trouble = path, ""
+        self._place = str(bundled(path) or path)
         self._settings, self._settle, self._start = settings, settle_seconds, start
         self._found: dict[int, Found] = {}
 
@@ -120,9 +129,7 @@ class Folder:
                 if start and found and wall - found.listing.written >= self._settle:
                     found.settled = True
             elif (number in watched or not found.settled or not found.model) and not found.listing.current():
-                before, last = found.ready or found.before, found
-                found = self._read(number, path, now) or replace(last, since=now, settled=False)
-                found.before = before
+                found = self._again(found, now)
             elif now - found.since >= self._settle:
                 found.settled = True
             if found is not None:
@@ -135,7 +142,7 @@ class Folder:
         """Numbers first: what else lies beside them is no version."""
         if self.path.startswith(("keras:", "python:")):
             return {1: self.path}
-        path = str(bundled(self.path) or self.path)
+        path = self._place
         if os.path.isdir(path) and not os.path.isfile(os.path.join(path, SAVED_MODEL)):
             with os.scandir(path) as children:
                 numbers = [c for c in children if c.name.isascii() and c.name.isdigit() and c.is_dir()]
@@ -143,6 +150,17 @@ class Folder:
                 return {int(child.name): child.path for child in numbers}
         source = find_source(path, self._settings)
         return {source.version: path}
+
+    def _again(self, found: Found, now: float) -> Found:
+        """What is different from last time, if anything is."""
+        before = found.ready or found.before
+        fresh = self._read(found.number, found.path, now)
+        if fresh is None:
+            return replace(found, since=now, settled=False, before=before)
+        if fresh.listing == found.listing and fresh.model == found.model:
+            fresh.since, fresh.settled = found.since, found.settled or now - found.since >= self._settle
+        fresh.before = before
+        return fresh
 
     def _read(self, number: int, path: str, now: float) -> Found | None:
         """None: something vanished meanwhile."""
