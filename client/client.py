@@ -33,7 +33,7 @@ from .errors import Busy, ClientError, DeadlineExceeded
 from .retry import ATTEMPTS, CLIENT_AGAIN, FIRST_ATTEMPTS, FIRST_PAUSE, Attempts, Budget, Failure
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 T = TypeVar("T")
 Source = str | os.PathLike[str] | bytes
@@ -93,7 +93,7 @@ class Client:
 
     async def infer(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, ArrayLike],
         model: str,
         *,
         version: str | int = "",

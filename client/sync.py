@@ -14,7 +14,7 @@ from .config import Via
 from .errors import ClientError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class SyncClient:
 
     def infer(
         self,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, ArrayLike],
         model: str,
         *,
         version: str | int = "",

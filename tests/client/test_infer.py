@@ -13,9 +13,12 @@ from aiohttp import web
 
 from fairway.client import Client, ClientError, ImageRefused, NoWorker, SyncClient, WorkerFailed
 from fairway.client.config import Via
+from fairway.registry.instance import Address
 from fairway.worker.wire import openinference
 
-from ..proxy.stage import Seen, Worker, cluster, says, url
+from ..proxy.stage import HOST, Seen, Worker, cluster, proxy_for, says, url
+from ..worker.colours import plain
+from ..worker.tensor_stage import plain_models, serving
 
 VIAS: tuple[Via, ...] = ("address", "forward", "redirect")
 INPUTS = {
@@ -138,3 +141,25 @@ async def test_numpy_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -
     async with Client("http://127.0.0.1:1") as client:
         with pytest.raises(ClientError, match=r"pip install 'fairway\[worker\]'"):
             await client.infer({}, "m")
+
+
+@pytest.mark.parametrize("via", VIAS)
+async def test_a_real_worker(via: Via) -> None:
+    x, k = np.arange(12, dtype=np.float32).reshape(2, 2, 3), np.array([1, 10])
+    async with (
+        serving(*plain_models()) as stage,
+        proxy_for(Address(HOST, stage.port)) as proxy,
+        Client(url(proxy), via=via) as client,
+    ):
+        found = await client.infer({"x": x, "k": k}, "sums", version=1)
+        np.testing.assert_array_equal(found["scaled"], x * k.reshape(2, 1, 1))
+        assert found["sum"].tolist() == [15, 51]
+        scores = (await client.infer({"image": [plain("#ff0000"), plain("#0000ff")]}, "colours"))["scores"]
+        assert scores.argmax(axis=1).tolist() == [0, 2]
+        assert (await client.infer({"text": ["Löwe"]}, "lengths", outputs=["length"]))["length"].tolist() == [5]
+        with pytest.raises(ImageRefused, match="not an image"):
+            await client.infer({"image": [b"no picture"]}, "colours")
+        with pytest.raises(ImageRefused, match="'x' is of float64; expected float32"):
+            await client.infer({"x": x.astype(float), "k": k}, "sums")
+        with pytest.raises(NoWorker, match="Servable not found"):
+            await client.infer({"x": x, "k": k}, "nothing")
