@@ -9,9 +9,9 @@ import os
 import signal
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..registry.errors import StoreRefused, StoreUnavailable
 from ..registry.instance import Address, Instance
@@ -50,9 +50,14 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         hang_seconds=settings.hang_seconds,
         batching=settings.batching,
     )
-    repository = await Repository.open(settings, engine)
-    if stop.is_set():
-        return
+    stopping = asyncio.create_task(stop.wait())
+    opening = asyncio.create_task(Repository.open(settings, engine))
+    await asyncio.wait((stopping, opening), return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():
+        log.info("stopped while loading")
+        logging.shutdown()
+        os._exit(0)  # nobody was served, and a thread that loads a model cannot be ended otherwise
+    repository = await opening
 
     served = Served(engine, repository, settings.service, settings.cors)
     http = HttpListener(served, settings)
@@ -72,10 +77,9 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         await register.say()
         chores.append(asyncio.create_task(register.run()))
     with _reloading(repository):
-        stopping, hanging = asyncio.create_task(stop.wait()), asyncio.create_task(engine.hung())
+        hanging = asyncio.create_task(engine.hung())
         await asyncio.wait((stopping, hanging), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        hanging.cancel()
+        await _ended([hanging, stopping])
     if not stop.is_set():
         await _replaced(http, store, instance)
     engine.draining = True
@@ -184,7 +188,7 @@ def _reloading(repository: Repository) -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ...errors import NotFound
+from ...errors import NotFound, NotReady
+from ...metrics import CONTENT_TYPE
 from . import openapi
 from .message import Request, Response, Route, Served
 
@@ -15,12 +16,11 @@ if TYPE_CHECKING:
     from ...model import Model
     from ...tensor import TensorSpec
 
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 
 
-def routes(served: Served, others: Sequence[Route]) -> list[Route]:
-    """`others`: what is served beside these pages, for /openapi.json and /docs."""
+def routes(served: Served, others: Sequence[Route], of_http: Callable[[], str]) -> list[Route]:
+    """`others`: what is served beside these pages, for /openapi.json and /docs. `of_http`: the server's own metrics."""
 
     async def healthz(request: Request) -> Response:
         alive = served.engine.alive
@@ -33,7 +33,7 @@ def routes(served: Served, others: Sequence[Route]) -> list[Route]:
         try:
             model = served.repository.find()
             names = {"model": model.name, "version": str(model.version)}
-        except NotFound:
+        except (NotFound, NotReady):
             names = {"model": "", "version": ""}
         return _json({"status": state, "service": served.service, **names}, 200 if ready else 503)
 
@@ -41,7 +41,7 @@ def routes(served: Served, others: Sequence[Route]) -> list[Route]:
         return _json({"models": [_described(served, name) for name in served.repository.names()]})
 
     async def metrics(request: Request) -> Response:
-        return Response(served.engine.metrics.text().encode(), content_type=PROMETHEUS)
+        return Response((served.engine.metrics.text() + of_http()).encode(), content_type=CONTENT_TYPE)
 
     async def described(request: Request) -> Response:
         return _json(written)
@@ -53,7 +53,7 @@ def routes(served: Served, others: Sequence[Route]) -> list[Route]:
         Route("GET", "/healthz", healthz, "does it live?"),
         Route("GET", "/readyz", readyz, "does it take requests?"),
         Route("GET", "/models", models, "what is served: versions, their states, runtimes, inputs and outputs"),
-        Route("GET", "/metrics", metrics, "how it does, as Prometheus reads it", gives=(PROMETHEUS.partition(";")[0],)),
+        Route("GET", "/metrics", metrics, "how it does, as Prometheus reads it", gives=("text/plain",)),
         Route("GET", "/openapi.json", described, "this, for programs"),
         Route("GET", "/docs", docs, "this, for people", gives=("text/html",)),
     ]
@@ -83,12 +83,12 @@ def _loaded(served: Served, name: str, version: int, state: str) -> dict[str, An
         return {}
     try:
         model = served.repository.find(name, version)
-    except NotFound:  # it has just gone
+    except (NotFound, NotReady):  # it has just gone
         return {}
     loaded = model.loaded
     return {
         "runtime": loaded.runtime,
-        "choice": model.report,
+        "choice": model.report.get("runtime", {}),
         "batching": served.engine.describe(model),
         "images": _images(model),
         "default_signature": loaded.default,

@@ -10,11 +10,12 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ....registry.prometheus import family
 from ...errors import Overloaded, TooLarge, WorkerError
 from ...wire import content_encoding, load
 from ...wire.timing import FIELD as SERVER_TIMING
@@ -48,7 +49,7 @@ class HttpListener:
     def __init__(self, served: Served, settings: WorkerSettings) -> None:
         self._served, self._engine = served, served.engine
         self.max_bytes, self.deadline_seconds = settings.max_bytes, settings.deadline_seconds
-        self.router = Router(routes(served))
+        self.router = Router(routes(served, self.metrics))
         self.connections: set[Connection] = set()
         self.buffer = bytearray(READ_BYTES)
         self.in_flight = self.uploads = 0
@@ -94,6 +95,20 @@ class HttpListener:
             connection.abort()
         self._sweeper.cancel()
         await asyncio.sleep(0)
+
+    def metrics(self) -> str:
+        """The server's own numbers, as Prometheus reads them."""
+        lines: list[str] = []
+        family(lines, "fairway_worker_http_answers", "counter", "answers over HTTP, by status")
+        lines += [f'fairway_worker_http_answers{{status="{status}"}} {n}' for status, n in sorted(self.answers.items())]
+        for name, help, value in (
+            ("connections", "connections of clients", len(self.connections)),
+            ("in_flight", "requests being read or answered", self.in_flight),
+            ("uploads", "those of them that hold a body", self.uploads),
+        ):
+            family(lines, f"fairway_worker_http_{name}", "gauge", help)
+            lines.append(f"fairway_worker_http_{name} {value}")
+        return "\n".join([*lines, ""])
 
     # -- called by connections ----------------------------------------------------------------------------------------
 
@@ -186,10 +201,10 @@ class HttpListener:
         return f"<HttpListener {len(self.connections)} connections, {self.in_flight} in flight>"
 
 
-def routes(served: Served) -> list[Route]:
+def routes(served: Served, of_http: Callable[[], str]) -> list[Route]:
     """All that is spoken over HTTP."""
     found = [*images.routes(served), *tfserving.routes(served), *openinference.routes(served)]
-    return [*found, *pages.routes(served, found)]
+    return [*found, *pages.routes(served, found, of_http)]
 
 
 def _coding(head: Head) -> str:
