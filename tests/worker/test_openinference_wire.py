@@ -272,3 +272,9 @@ def test_a_body_cannot_be_two_tensors() -> None:
     two = (TensorSpec("x", "float32", (1,)), TensorSpec("y", "float32", (1,)))
     with pytest.raises(BadRequest, match="the model has 2 inputs"):
         openinference.decode_raw(bytes(8), Signature("s", two, ()))
+
+
+def test_what_we_send_is_read_where_it_lies() -> None:
+    for name in ("x", "xy", "xyz", "a long name"):
+        pieces, length = openinference.encode_request(InferRequest({name: np.ones((3, 5))}))
+        assert not openinference.decode_request(joined(pieces), length).inputs[name].flags.owndata
