@@ -22,11 +22,11 @@ DTYPES = (*INTEGERS, "float32", "float64")
 
 def read(body: bytes, dtype: str) -> Any:
     """By the quick reader, whatever stands under "x"."""
-    reader = numbers.Reader(body)
-    if reader.fields is None:
-        return None
-    array = reader.array(reader.fields["x"], dtype)
-    return array if reader.finished else None
+    with numbers.Reader(body) as reader:
+        if reader.fields is None:
+            return None
+        array = reader.array(reader.fields["x"], dtype)
+        return array if reader.finished else None
 
 
 def read_exactly(body: bytes, dtype: str) -> Any:
@@ -119,6 +119,25 @@ def test_a_list_that_hides_elsewhere_is_noticed() -> None:
     assert read_exactly(body, "float32").tolist() == [1, 2]
 
 
+def test_parsers_are_used_again_but_never_under_somebodys_hands() -> None:
+    with numbers.Reader(b'{"x": [[1, 2], [3, 4]]}') as outer:
+        assert outer.fields is not None
+        value = outer.fields["x"]
+    held = outer._parser
+    assert numbers._idle[-1] is held
+    other = read(b'{"x": [[5, 6], [7, 8]]}', "int64")  # while `value` is held
+    assert numbers._idle[-1] is not held
+    assert (value[1][1], other.tolist()) == (4, [[5, 6], [7, 8]])
+    parser = numbers._idle[-1]
+    for body in (b"no JSON", b'{"x": ' + b"[" * 2000 + b"]" * 2000 + b"}", b'{"x": [9]}'):
+        read(body, "int64")
+    assert read(b'{"x": [9]}', "int64").tolist() == [9]
+    with numbers.Reader(b'{"x": [9]}' + b" " * numbers.KEPT_BYTES) as large:
+        parser = large._parser
+    assert parser not in numbers._idle
+    assert len(numbers._idle) <= numbers.KEPT_PARSERS
+
+
 # -- the exact reader -------------------------------------------------------------------------------------------------
 
 REFUSED = {
@@ -157,7 +176,8 @@ def test_what_is_no_json_is_refused_in_rapidjsons_words(body: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_nothing_but_bad_request_is_raised(body: bytes) -> None:
     for candidate in (body, b'{"x": ' + body, b'{"x": "' + body + b'"}', b'{"x": [' + body + b"]}"):
-        numbers.Reader(candidate)
+        with numbers.Reader(candidate):
+            pass
         with contextlib.suppress(BadRequest):
             numbers.parse(candidate)
 

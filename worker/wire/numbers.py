@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from math import inf, isinf, prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import orjson
@@ -26,6 +26,9 @@ MAX_DIMENSIONS = 32
 FEW_LISTS = 512  # so many are looked at one by one
 # How far whole numbers have a float of their own, and a little less: what RapidJSON's users call lossless.
 WHOLE = {"float16": 2**11 - 1, "float32": 2**24 - 1, "float64": 2**53 - 1}
+# Parsers keep their memory, which costs more to be had again than a document to be read. Large ones give it back.
+_idle: list[simdjson.Parser] = []
+KEPT_PARSERS, KEPT_BYTES = 4, 2**22
 # NumPy's dtypes -> simdjson's, in the order they are tried: almost all whole numbers fit the signed ones.
 _KINDS = {"": "id", "uint64": "iu", **dict.fromkeys(WHOLE, "d")}
 _KINDS |= dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"), "i")
@@ -49,19 +52,36 @@ class Reader:
     """One document, whose arrays are read into memory.
 
     `fields`: what its object holds; None if it is no object, or no JSON as the standard has it, or names something twice.
-    Arrays and objects among the values are for `array` and `members` only. A reader is for one thread.
+    Arrays and objects among the values are for `array` and `members` only, inside of a `with` block. A reader is for one
+    thread.
     """
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self._lists = body.count(b"[")
-        self.fields: dict[str, Any] | None = None
+        self._parser = _idle.pop() if _idle else simdjson.Parser()
+        document = self._parsed()
+        self.fields = self.members(document) if isinstance(document, simdjson.Object) else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fields = None
+        if len(self._body) <= KEPT_BYTES and len(_idle) < KEPT_PARSERS:
+            _idle.append(self._parser)
+
+    def _parsed(self) -> Any:
         try:
-            document = simdjson.Parser().parse(body)
-        except (ValueError, RuntimeError):  # the latter: nested too deeply
-            return
-        if isinstance(document, simdjson.Object):
-            self.fields = self.members(document)
+            return self._parser.parse(self._body)
+        except ValueError:
+            return None
+        except RuntimeError:  # nested too deeply; or something is still held of what the parser read before
+            self._parser = simdjson.Parser()
+        try:
+            return self._parser.parse(self._body)
+        except (ValueError, RuntimeError):
+            return None
 
     @property
     def finished(self) -> bool:

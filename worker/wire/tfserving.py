@@ -52,7 +52,8 @@ def decode_request(body: bytes, signatures: Mapping[str, Signature], default: st
 
     Raises BadRequest. Shapes are not compared with the signature's.
     """
-    quick = _quick(body, signatures, default)
+    with numbers.Reader(body) as reader:
+        quick = _quick(reader, signatures, default)
     if quick is not None:
         return quick
     try:
@@ -106,12 +107,10 @@ def decode_response(body: bytes) -> Tensors:
 
     Numbers become int64 or float64, as they are written; texts and b64 byte strings. Raises ValueError if it is no answer.
     """
-    reader = numbers.Reader(body)
-    if reader.fields is not None and reader.fields.keys() in ({"predictions"}, {"outputs"}):
-        (value,) = reader.fields.values()
-        array = reader.array(value)
-        if array is not None and reader.finished:
-            return {"": array}
+    with numbers.Reader(body) as reader:
+        quick = _only_output(reader)
+    if quick is not None:
+        return {"": quick}
     try:
         document = numbers.parse(body)
         if "outputs" in document:
@@ -128,9 +127,8 @@ def decode_response(body: bytes) -> Tensors:
 # -- requests, without Python's numbers ---------------------------------------------------------------------------
 
 
-def _quick(body: bytes, signatures: Mapping[str, Signature], default: str) -> Predict | None:
+def _quick(reader: numbers.Reader, signatures: Mapping[str, Signature], default: str) -> Predict | None:
     """A request that holds nothing but plain numbers; None for any other one, a wrong one included."""
-    reader = numbers.Reader(body)
     fields = reader.fields
     if fields is None or ("instances" in fields) == ("inputs" in fields):
         return None
@@ -280,6 +278,14 @@ def _quoted(error: BadRequest) -> str:
 
 def _shape_text(array: NDArray[Any]) -> str:
     return f"[{','.join(map(str, array.shape))}]"
+
+
+def _only_output(reader: numbers.Reader) -> NDArray[Any] | None:
+    if reader.fields is None or reader.fields.keys() not in ({"predictions"}, {"outputs"}):
+        return None
+    (value,) = reader.fields.values()
+    array = reader.array(value)
+    return array if reader.finished else None
 
 
 # -- answers --------------------------------------------------------------------------------------------------------
