@@ -78,6 +78,8 @@ class Batcher:
         if job.stage == OVER:  # dropped meanwhile
             return
         job.key = key
+        if job.deadline < self._earliest:  # which knew only those that waited
+            self._earliest = job.deadline
         self._active.setdefault(job.lane)
         self._ready(job, now)
 
@@ -164,8 +166,8 @@ class Batcher:
             if lane.fused:
                 job: Job = heappop(lane.raw)[2]
                 return self._run(lane, [job], job.items)
-            if lane.ready and (key := lane.next_group(now)) is not None:
-                return self._batch(lane, key)
+            if lane.ready and (group := lane.next_group(now)) is not None:
+                return self._batch(lane, group)
         if lane.raw and not lane.fused:
             job = heappop(lane.raw)[2]
             job.stage = DECODING
@@ -173,8 +175,7 @@ class Batcher:
             return Work(lane, [job], False, job.items, job.items, False)
         return None
 
-    def _batch(self, lane: Lane, key: Hashable) -> Work:
-        group = lane.groups[key]
+    def _batch(self, lane: Lane, group: Group) -> Work:
         heap = group.heap
         job: Job = heappop(heap)[2]
         jobs, items, most = [job], job.items, job.batching.most
@@ -185,8 +186,10 @@ class Batcher:
                 items += other.items
         group.items -= items
         lane.ready -= len(jobs)
-        if not heap:
-            del lane.groups[key]
+        if heap:
+            group.since = min(waiting[2].ready for waiting in heap)
+        else:
+            del lane.groups[group.key]
         return self._run(lane, jobs, items)
 
     def _run(self, lane: Lane, jobs: list[Job], items: int) -> Work:
@@ -200,7 +203,7 @@ class Batcher:
         lane = job.lane
         group = lane.groups.get(job.key)
         if group is None:
-            group = lane.groups[job.key] = Group()
+            group = lane.groups[job.key] = Group(job.key, now)
         heappush(group.heap, (job.priority, job.number, job))
         group.items += job.items
         lane.ready += 1

@@ -73,11 +73,12 @@ Heap = list[tuple[int, int, Job]]  # (priority, number, job)
 
 
 class Group:
-    """Jobs of one key that wait for their model."""
+    """Jobs of one key that wait for their model; the first of them since `since`."""
 
-    __slots__ = ("heap", "items")
+    __slots__ = ("heap", "items", "key", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Hashable, since: float) -> None:
+        self.key, self.since = key, since
         self.heap: Heap = []
         self.items = 0
 
@@ -130,20 +131,18 @@ class Lane:
 
     def due(self, group: Group) -> float:
         """When the group's next call should begin, if the model is free then."""
-        job = group.heap[0][2]
-        batching = job.batching
+        batching = group.heap[0][2].batching
         if not batching.merge or 0 < batching.most <= group.items:
             return 0.0
         wait = batching.wait
         if (self.raw or self.decoding) and self.gather > wait:
             wait = self.gather
-        return job.ready + wait if wait else 0.0
+        return group.since + wait if wait else 0.0
 
-    def next_group(self, now: float) -> Hashable:
-        """The key of the group whose call is due, of several the one with the first job; None if there is none."""
-        best, first = None, None
-        for key, group in self.groups.items():
-            head = group.heap[0]
-            if (first is None or head < first) and self.due(group) <= now:
-                best, first = key, head
+    def next_group(self, now: float) -> Group | None:
+        """The one whose call is due; of several the one with the first job."""
+        best: Group | None = None
+        for group in self.groups.values():
+            if (best is None or group.heap[0] < best.heap[0]) and self.due(group) <= now:
+                best = group
         return best

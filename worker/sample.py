@@ -39,7 +39,10 @@ def sample(model: Model, limits: ImageLimits) -> dict[str, NDArray[Any]] | None:
         shape = spec.shape if spec.shape is None or signature.batch is None else spec.shape[1:]
         if spec.dtype == "bytes" or shape is None or None in shape:
             return None
-        found[spec.name] = np.zeros([size for size in shape if size is not None], spec.dtype)
+        try:
+            found[spec.name] = np.zeros([size for size in shape if size is not None], spec.dtype)
+        except TypeError:  # a dtype that NumPy alone does not know
+            return None
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import call
 from .errors import ConfigurationError, WorkerError
 from .sample import repeated, sample
-from .tuning import SIZES, Figures, Plan, Wish, decide, measure
+from .tuning import SIZES, Plan, Wish, decide, measure, unmeasured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,9 +91,7 @@ def _tried(
     streams = max(1, min(model.loaded.streams, threads))
     item = sample(model, limits)
     if item is None:
-        plan = decide(Figures(streams), wish if wish.mode == "given" else Wish("off"))
-        plan.report["why"] = "not measured: nobody can tell what it takes"
-        return plan
+        return unmeasured(wish, streams)
     prepared: dict[int, dict[str, NDArray[Any]]] = {}
     found: dict[str, NDArray[Any]] = {}
 

@@ -134,6 +134,14 @@ def decide(figures: Figures, wish: Wish) -> Plan:
     return replace(plan, report={"mode": "streams", "why": why, **_said(plan), **report})
 
 
+def unmeasured(wish: Wish, streams: int) -> Plan:
+    """Of a model that nobody can make up a request for: as told, or else requests as they come."""
+    batching = wish.batching if wish.mode == "given" else Batching(0)
+    plan = Plan(batching, streams)
+    why = "as told" if wish.mode != "auto" else "not measured: nobody can tell what it takes"
+    return replace(plan, report={"mode": "batches" if batching.merge else "streams", "why": why, **_said(plan)})
+
+
 def _rate(items: int, seconds: float, side: float) -> float:
     return items / (seconds / side + OWN_SECONDS)
 
