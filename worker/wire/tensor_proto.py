@@ -122,8 +122,6 @@ def _to_array(proto: Any, most: int) -> NDArray[Any]:
     listed = np.dtype(LISTED.get(name, dtype))  # as what its numbers come
     shape = _shape(proto.tensor_shape)
     count = prod(shape)
-    if count * np.dtype("float32" if name == "DT_BFLOAT16" else dtype).itemsize > most:
-        raise TooLarge(f"a tensor of shape {list(shape)} and type {name} takes more than {most} bytes")
     content = proto.tensor_content  # a copy: asked for once
     if content and name == "DT_STRING":
         array = _strings(count, content)
@@ -138,6 +136,9 @@ def _to_array(proto: Any, most: int) -> NDArray[Any]:
         if name == "DT_BOOL" and count and array.view(np.uint8).max() > 1:
             raise BadRequest("a byte of its content is neither 0 nor 1")
     else:
+        # Only here may a few bytes ask for many.
+        if count * np.dtype("float32" if name == "DT_BFLOAT16" else dtype).itemsize > most:
+            raise TooLarge(f"a tensor of shape {list(shape)} and type {name} takes more than {most} bytes")
         array = _listed(name, np.dtype(dtype), getattr(proto, field), count, shape)
     if name == "DT_HALF":
         array = array.view(np.float16)
