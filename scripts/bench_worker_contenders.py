@@ -189,7 +189,7 @@ NONE = {"BENCH_MODEL": "none", "BENCH_RUNTIME": "none"}
 MOBILENET = ("--model", "{models}/mobilenet")
 
 FRONT = [
-    Server("fairway", "fairway", fairway("--model", "python:nothing:factory"), peer=False),
+    Server("fairway", "fairway", fairway("--model", "python:nothing:Nothing"), peer=False),
     Server("mosec", "mosec, 2 processes", script("mosec_server.py", "--address", "127.0.0.1", "--port", "{port}"),
            "/inference", NONE),
     Server("litserve", "LitServe, 2 processes", script("litserve_server.py", "{port}"), "/predict", NONE),

@@ -14,8 +14,12 @@ NOTHING = '''"""A model that answers at once: what is left is the server."""
 import numpy as np
 
 
-def factory():
-    return lambda batch: np.zeros((len(batch), 5), np.float32)
+class Nothing:
+    inputs, outputs = [("upload", "bytes", (None,))], [("scores", "float32", (None, 5))]
+    card = {"input": {"kind": "raw", "resize": "none"}, "output": {"labels": ["a", "b", "c", "d", "e"]}}
+
+    def __call__(self, uploads):
+        return np.zeros((len(uploads), 5), np.float32)
 '''
 
 

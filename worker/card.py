@@ -28,7 +28,7 @@ Channels = Literal["RGB", "BGR", "L"]
 Resize = Literal["crop", "squash", "pad", "none"]
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos", "tf-bilinear"]
 Activation = Literal["none", "softmax", "sigmoid"]
-InputKind = Literal["pixels", "encoded"]
+InputKind = Literal["pixels", "encoded", "raw"]
 Layout = Literal["hwc", "chw"]
 
 
@@ -43,7 +43,8 @@ class InputSpec:
     `resize`: `crop` scales the shorter side to `resize_to` (default: the target's) and cuts out the middle; `squash`
     ignores the aspect ratio; `pad` keeps it and fills with black; `none` leaves the size to the model.
     `filter`: Pillow's antialiased kernels by name, or `tf-bilinear`, the kernel of `tf.image.resize(antialias=False)`.
-    `kind`: `pixels` (an array), or `encoded` (the model decodes PNG/JPEG bytes itself).
+    `kind`: `pixels` (an array), `encoded` (the model decodes PNG/JPEG bytes itself, and gets nothing else), or `raw`
+    (whatever was uploaded: what it is, and whether it can be read, is the model's business).
     `layout`: where the channels stand: `hwc` last, `chw` first, as PyTorch's models want them.
     """
 

@@ -93,7 +93,9 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
 
 
 def to_item(data: bytes, spec: InputSpec, limits: ImageLimits = ImageLimits()) -> NDArray[Any]:
-    """An upload -> one item of the model's batch: an array of pixels, or a 0-d array of encoded bytes."""
+    """An upload -> one item of the model's batch: an array of pixels, or a 0-d array of bytes, encoded or raw."""
+    if spec.kind == "raw":
+        return np.array(data, dtype=object)
     if spec.kind == "encoded":
         return np.array(encode_for_model(data, limits), dtype=object)
     return to_array(decode(data, limits), spec)

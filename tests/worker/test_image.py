@@ -159,6 +159,11 @@ def test_a_picture_is_worth_more_than_its_broken_exif(exif: bytes) -> None:
     assert_near(decode(encode_for_model(data)), (8, 6), RED)
 
 
+def test_a_model_that_reads_uploads_itself_gets_them_as_they_are() -> None:
+    item = to_item(b"no picture at all", InputSpec(kind="raw", resize="none"))
+    assert item[None].tolist() == [b"no picture at all"]
+
+
 def test_items_of_a_decoding_model_are_bytes() -> None:
     item: NDArray[Any] = to_item(picture(3), InputSpec(kind="encoded", resize="none"))
     assert item.shape == ()
