@@ -240,7 +240,6 @@ class Repository:
             held.versions.withdraw()
         self._step()
         await asyncio.gather(*(task for held in self._held.values() for task in held.leaving))
-        self._rollout.close()
 
     async def _begin(self) -> None:
         await self._look()

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ConfigurationError
-from .image import ImageLimits
+from .source import find_source
 from .warmup import warm_up
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .model_config import ModelEntry
 
+T = TypeVar("T")
 Load = Callable[[str, int, str, "WorkerSettings", int], "Model"]
 
 TURN_SECONDS = (
@@ -35,40 +37,73 @@ TURN_SECONDS = (
 class Rollout:
     def __init__(self, settings: WorkerSettings, engine: Engine, load: Load) -> None:
         self.settings, self._engine, self._load = settings, engine, load
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._served_before = False
 
     async def load(self, entry: ModelEntry, version: int, path: str) -> Model:
         """The model, warmed up and known to the engine. Raises ConfigurationError, or whatever else went wrong."""
-        loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(self._thread, self._read, entry, version, path)
-        try:
-            await self._engine.add(model)
-        except BaseException:
-            await loop.run_in_executor(self._thread, model.loaded.close)
-            raise
-        self._served_before = True
+        settings = replace(self.settings, runtime=entry.runtime) if entry.runtime else self.settings
+        threads = settings.threads or os.cpu_count() or 1
+        with _short_turns() if self._engine.ready else _as_it_is():
+            model = await _in_thread(lambda: self._load(entry.name, version, path, settings, threads))
+            try:
+                await self._warm_up(model, path)
+                await self._engine.add(model)
+            except BaseException:
+                threading.Thread(target=model.loaded.close, name="close", daemon=True).start()
+                raise
         return model
 
     async def unload(self, model: Model) -> None:
         """Returns when its last request is answered and its memory is given back."""
         await self._engine.remove(model)
 
-    def close(self) -> None:
-        """A load that is under way is not waited for; what it gives is nobody's."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    async def _warm_up(self, model: Model, path: str) -> None:
+        """A call that hangs is left to its thread."""
+        source, limit, last = find_source(path, self.settings), self.settings.hang_seconds, time.monotonic()
 
-    def _read(self, entry: ModelEntry, version: int, path: str) -> Model:
-        settings = replace(self.settings, runtime=entry.runtime) if entry.runtime else self.settings
-        threads = settings.threads or os.cpu_count() or 1
-        with _short_turns() if self._served_before else _as_it_is():
-            model = self._load(entry.name, version, path, settings, threads)
-            try:
-                warm_up(model, path, ImageLimits(settings.max_bytes, settings.max_pixels))
-            except ConfigurationError as error:
-                model.loaded.close()
-                raise ConfigurationError(f"warm-up: {error}") from error
-        return model
+        def tick() -> None:
+            nonlocal last
+            last = time.monotonic()
+
+        warming = asyncio.ensure_future(_in_thread(lambda: warm_up(model, source, self._engine.limits, tick)))
+        try:
+            while not (await asyncio.wait((warming,), timeout=min(1.0, limit / 4) if limit else None))[0]:
+                if time.monotonic() - last > limit:
+                    raise ConfigurationError(f"a request did not end in {limit:g} s")
+            warming.result()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"warm-up: {error}") from error
+        finally:
+            warming.cancel()
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """In a new thread, which the end of the process does not wait for: nobody knows how long a model takes to load."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except SystemExit as error:  # a model's own code must not end the process
+            failure = ConfigurationError(f"it wanted to end the process: {error}")
+        except BaseException as error:
+            failure = error  # type: ignore[assignment]
+        try:
+            loop.call_soon_threadsafe(settle, result, failure)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await done
 
 
 @contextmanager
