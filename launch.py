@@ -33,8 +33,14 @@ STEADY_SECONDS = 60.0  # a part that lived this long crashed for a new reason: t
 class LaunchSettings:
     workers: int = option(2, "how many workers to start")
     model: str = option(
-        "flowers", "what they serve: flowers (bundled), a SavedModel folder, .keras, .pb, or keras:NAME"
+        "flowers", "what they serve: flowers (bundled), a model's folder or file, keras:NAME, or python:MODULE:FACTORY"
     )
+    models: str = option("", "they serve every model in this folder instead")
+    model_config: str = option("", "they serve the models of this file instead; TensorFlow Serving's text form")
+    runtime: str = option(
+        "auto", "engine that runs the model: auto (the fastest that is equal), tensorflow, litert, ..."
+    )
+    batching: str = option("auto", "auto (measured at warm-up), off, or e.g. max=32,wait_ms=2")
     weights: str = option("", "weights file for keras:NAME")
     labels: str = option("", "labels file, one a line")
     service: str = option("classify", "name the workers register under")
@@ -134,7 +140,9 @@ class Launch:
             ),
         ]  # fmt: skip
         asked = [
-            f"--{name}={getattr(s, name)}" for name in ("model", "weights", "labels", "service") if getattr(s, name)
+            f"--{name.replace('_', '-')}={getattr(s, name)}"
+            for name in ("model", "models", "model_config", "runtime", "batching", "weights", "labels", "service")
+            if getattr(s, name)
         ]
         asked += [f"--registry={registry}", f"--threads={threads}", f"--drain-seconds={s.drain_seconds:g}", "--port=0"]
         parts += [Part(f"worker {i + 1}", ["worker", *asked, *common, *self._for_workers]) for i in range(s.workers)]

@@ -63,7 +63,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     http = HttpListener(served, settings)
     await http.start(listener_socket)
     listening = Address(*listener_socket.getsockname()[:2])
-    log.info("serving %s on http://%s/", ", ".join(repository.served()) or "no model yet", listening)
+    log.info("serving %s on http://%s/", ", ".join(repository.names()) or "no model yet", listening)
     grpc = _grpc(served, settings)
     if grpc is not None:
         await grpc.start()
