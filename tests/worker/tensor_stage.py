@@ -40,7 +40,9 @@ class Small:
     batch: int | None = 0
 
     def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-        self.signatures: Mapping[str, Signature] = {self.default: Signature(self.default, inputs, outputs, batch=self.batch)}
+        self.signatures: Mapping[str, Signature] = {
+            self.default: Signature(self.default, inputs, outputs, batch=self.batch)
+        }
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
         self.closed = False
@@ -150,11 +152,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def serving(*models: Model, folder: Path | None = None) -> AsyncIterator[Stage]:
+async def serving(*models: Model, folder: Path | None = None, deadline_seconds: float = 30.0) -> AsyncIterator[Stage]:
     """`folder`: an empty one. In it lie folders of versions then, which the repository looks after as it does with any,
-    though what is read out of them is `models`.
+    though what is read out of them is `models`, while their gates are open.
     """
-    settings = WorkerSettings(service="tensors", max_bytes=LIMIT, models=str(folder or ""), version_policy="all")
+    settings = WorkerSettings(
+        service="tensors", max_bytes=LIMIT, models=str(folder or ""), version_policy="all",
+        deadline_seconds=deadline_seconds,
+    )  # fmt: skip
     engine = Engine(ImageLimits(LIMIT, 100_000), 2, settings.max_waiting, batching="off")
     if folder is None:
         for model in models:
@@ -182,6 +187,9 @@ def _shelf(models: Sequence[Model], folder: Path) -> Load:
         os.utime(file.parent, (0, 0))
 
     def load(name: str, version: int, path: str, settings: WorkerSettings, threads: int) -> Model:
-        return next(model for model in models if (model.name, model.version) == (name, version))
+        model = next(model for model in models if (model.name, model.version) == (name, version))
+        assert isinstance(model.loaded, Small)
+        assert model.loaded.gate.wait(10)
+        return model
 
     return load

@@ -6,29 +6,30 @@ import asyncio
 import gzip
 import io
 import json
-import re
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import ml_dtypes
 import numpy as np
 import pytest
 
 from fairway.worker.model import Model
+from fairway.worker.wire import datatypes
 from fairway.worker.wire import openinference as wire
-from fairway.worker.wire.openinference import InferRequest, InferResponse, RequestedOutput
+from fairway.worker.wire.openinference import InferRequest, RequestedOutput
 
 from .colours import plain
+from .openinference_calls import get, infer, pictures, post, tensor
 from .tensor_stage import LIMIT, Small, Stage, Sums, colours, plain_models, serving
 
 X = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
 K = np.array([1, 10])
 SUMS: dict[str, Any] = {"x": X, "k": K}
-RED, BLUE = plain("#ff0000", format="PNG"), plain("#0000fe", format="JPEG")
-PIXELS = np.zeros((2, 4, 4, 3), np.float32)
-PIXELS[0, :, :, 1] = PIXELS[1, :, :, 2] = 9
+RED = plain("#ff0000")
+GOOD = [tensor("x", "FP32", X), tensor("k", "INT64", K)]
 
 
 @pytest.fixture
@@ -41,41 +42,6 @@ async def stage() -> AsyncIterator[Stage]:
 async def session(stage: Stage) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(f"http://{stage.address}", timeout=aiohttp.ClientTimeout(20)) as session:
         yield session
-
-
-async def get(session: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
-    async with session.get(path) as response:
-        assert response.content_type == "application/json"
-        return response.status, json.loads(await response.read())
-
-
-async def post(session: aiohttp.ClientSession, path: str, body: Any = b"", **headers: str) -> tuple[int, Any]:
-    """The JSON of the answer, or None where it has no body."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with session.post(path, data=data, headers=headers) as response:
-        text = await response.read()
-        return response.status, json.loads(text) if text else None
-
-
-async def infer(session: aiohttp.ClientSession, model: str, request: InferRequest, version: str = "") -> InferResponse:
-    """By bytes in both directions, where the request wants them."""
-    pieces, length = wire.encode_request(request)
-    path = f"/v2/models/{model}{version and f'/versions/{version}'}/infer"
-    async with session.post(path, data=b"".join(pieces), headers={wire.HEADER: str(length)}) as response:
-        body = await response.read()
-        assert response.status == 200, body
-        length_said = response.headers.get(wire.HEADER)
-        assert response.content_type == ("application/json" if length_said is None else wire.BINARY)
-        assert re.fullmatch(
-            r"queue;dur=.*, decode;dur=.*, infer;dur=.*, encode;dur=.*", response.headers["Server-Timing"]
-        )
-        return wire.decode_response(body, wire.header_length(length_said, len(body)))
-
-
-def pictures(*uploads: bytes, name: str = "image", shape: tuple[int, ...] = (-1,)) -> dict[str, Any]:
-    array = np.empty(len(uploads), object)
-    array[:] = uploads
-    return {name: array.reshape(shape)}
 
 
 # -- what there is ----------------------------------------------------------------------------------------------------
@@ -171,6 +137,24 @@ async def test_out_of_service_and_back(tmp_path: Path) -> None:
             assert (status, found["error"]) == (404, "Could not find any versions of model nothing")
 
 
+async def test_to_load_may_take_longer_than_a_request(tmp_path: Path) -> None:
+    slow, other = Sums(), Sums()
+    models = Model("slow", 1, slow), Model("other", 1, other)
+    async with (
+        serving(*models, folder=tmp_path, deadline_seconds=0.2) as stage,
+        aiohttp.ClientSession(f"http://{stage.address}") as session,
+    ):
+        await post(session, "/v2/repository/models/slow/unload")
+        for loaded in (slow, other):
+            loaded.gate.clear()
+        loading = asyncio.create_task(post(session, "/v2/repository/models/slow/load"))
+        assert (await post(session, "/v2/models/other/infer", {"inputs": GOOD}))[0] == 504
+        assert (await post(session, "/v2/models/other/infer", {"inputs": GOOD}))[0] == 504
+        for loaded in (slow, other):
+            loaded.gate.set()
+        assert await loading == (200, None)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "error"),
     [
@@ -218,6 +202,17 @@ async def test_bytes_as_the_extension_shows_them(session: aiohttp.ClientSession)
     np.testing.assert_array_equal(found.outputs["sum"], [15, 51])
 
 
+async def test_every_datatype(session: aiohttp.ClientSession) -> None:
+    arrays: dict[str, Any] = {
+        name: np.array([[0, 1], [100, 7]]).astype(dtype) for name, dtype in datatypes.NUMPY.items() if name != "BYTES"
+    }
+    arrays["BYTES"] = np.array([[b"\xff\0", b""], [b"text", "ä".encode()]], object)
+    arrays["BF16"] = np.array([[0.1, -3e38], [1, 1e-38]], ml_dtypes.bfloat16)
+    found = (await infer(session, "everything", InferRequest(arrays, binary=True))).outputs
+    for name, array in arrays.items():
+        assert found[name].tolist() == array.tolist(), name
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 async def test_compressed(session: aiohttp.ClientSession, coding: str) -> None:
     pieces, length = wire.encode_request(InferRequest(SUMS))
@@ -235,119 +230,7 @@ async def test_many_clients_at_once(session: aiohttp.ClientSession) -> None:
     assert await asyncio.gather(*(one(number) for number in range(40))) == [6 * number for number in range(40)]
 
 
-@pytest.mark.parametrize("prefix", [b"", b"not "])
-async def test_a_raw_body_of_text(session: aiohttp.ClientSession, prefix: bytes) -> None:
-    async with session.post(
-        "/v2/models/lengths/infer", data=prefix + b"a jpeg", headers={wire.HEADER: "0"}
-    ) as response:
-        body = await response.read()
-        found = wire.decode_response(body, wire.header_length(response.headers[wire.HEADER], len(body))).outputs
-    assert found["reversed"].tolist() == [(prefix + b"a jpeg")[::-1]]
-    assert found["length"].tolist() == [len(prefix) + 6]
-
-
-async def raw(session: aiohttp.ClientSession, body: bytes, **headers: str) -> Any:
-    async with session.post("/v2/models/colours/infer", data=body, headers={wire.HEADER: "0", **headers}) as response:
-        answer = await response.read()
-        if response.status != 200:
-            return response.status, json.loads(answer)["error"]
-        return wire.decode_response(answer, wire.header_length(response.headers[wire.HEADER], len(answer))).outputs
-
-
-@pytest.mark.parametrize("picture", [RED, BLUE, plain("#ff0000", format="BMP"), plain("#ff0000", format="GIF")])
-async def test_a_raw_body_that_is_a_picture(session: aiohttp.ClientSession, picture: bytes) -> None:
-    best = 2 if picture is BLUE else 0
-    for headers in ({}, {"Content-Type": "image/png"}):
-        found = await raw(session, picture, **headers)
-        assert list(found) == ["scores"]
-        assert (found["scores"].shape, int(found["scores"].argmax())) == ((1, 3), best)
-
-
-async def test_a_raw_picture_with_its_length(session: aiohttp.ClientSession) -> None:
-    found = await raw(session, len(BLUE).to_bytes(4, "little") + BLUE)
-    assert int(found["scores"].argmax()) == 2
-
-
-async def test_a_raw_body_that_is_the_pixels(session: aiohttp.ClientSession) -> None:
-    found = await raw(session, PIXELS.tobytes())
-    np.testing.assert_allclose(found["shares"], [[0, 1, 0], [0, 0, 1]], atol=1e-4)
-    # Two letters begin a BMP file, but a tensor may begin with them as well.
-    pixels = b"BM" + PIXELS[0].tobytes()[2:]
-    assert "shares" in await raw(session, pixels)
-
-
-async def test_a_raw_body_that_is_nothing_of_the_kind(session: aiohttp.ClientSession) -> None:
-    status, error = await raw(session, b"hello")
-    assert (status, error[:12]) == (415, "not an image")
-    status, error = await raw(session, b"\xff\xd8\xff\xe0 broken")
-    assert status == 400
-    assert "broken image" in error
-    status, found = await post(session, "/v2/models/single/infer", b"12345", **{wire.HEADER: "0"})
-    assert (status, found["error"]) == (
-        400, "Inference-Header-Content-Length is 0, but the body's 5 bytes do not make FP32 of shape [4]",
-    )  # fmt: skip
-
-
-# -- pictures ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["image", "pixels"])
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-async def test_pictures(session: aiohttp.ClientSession, name: str, shape: tuple[int, ...]) -> None:
-    request = InferRequest(pictures(RED, BLUE, name=name, shape=shape), binary=True)
-    scores = (await infer(session, "colours", request)).outputs["scores"]
-    assert scores.dtype == np.float32
-    assert scores.shape == (2, 3)
-    np.testing.assert_allclose(scores, [[1, 0, 0], [0, 0, 1]], atol=0.05)
-
-
-async def test_pictures_by_the_tensors_name(session: aiohttp.ClientSession) -> None:
-    request = InferRequest(pictures(RED), (RequestedOutput("shares"),))
-    assert (await infer(session, "colours", request)).outputs["shares"].argmax() == 0
-
-
-async def test_pixels(session: aiohttp.ClientSession) -> None:
-    shares = (await infer(session, "colours", InferRequest({"pixels": PIXELS}))).outputs["shares"]
-    np.testing.assert_allclose(shares, [[0, 1, 0], [0, 0, 1]], atol=1e-4)
-
-
-async def test_labels_for_pictures(session: aiohttp.ClientSession) -> None:
-    wanted = (RequestedOutput("scores", classes=2, binary=True),)
-    found = (await infer(session, "colours", InferRequest(pictures(RED, BLUE), wanted))).outputs["scores"]
-    assert found.shape == (2, 2)
-    best = [row[0].decode().split(":") for row in found]
-    assert [(index, label) for _, index, label in best] == [("0", "red"), ("2", "blue")]
-    assert all(0.9 < float(score) <= 1 for score, _, _ in best)
-
-
-async def test_classes_of_numbers(session: aiohttp.ClientSession) -> None:
-    body = {
-        "inputs": [{"name": "pixels", "shape": [2, 4, 4, 3], "datatype": "FP32", "data": PIXELS.ravel().tolist()}],
-        "outputs": [{"name": "shares", "parameters": {"classification": 9}}],
-    }
-    (output,) = (await post(session, "/v2/models/colours/infer", body))[1]["outputs"]
-    assert (output["datatype"], output["shape"]) == ("BYTES", [2, 3])
-    assert [text.split(":")[1:] for text in output["data"][:3:3] + output["data"][3:4]] == [
-        ["1", "green"],
-        ["2", "blue"],
-    ]
-    body = {
-        "inputs": [{"name": "v", "shape": [4], "datatype": "FP32", "data": [1, 9, 3, 7]}],
-        "outputs": [{"name": "ranks", "parameters": {"classification": 2}}],
-    }
-    (output,) = (await post(session, "/v2/models/single/infer", body))[1]["outputs"]
-    assert (output["shape"], output["data"]) == ([2], ["3:1", "2:3"])
-
-
 # -- what goes wrong --------------------------------------------------------------------------------------------------
-
-
-def tensor(name: str, datatype: str, array: Any, **more: Any) -> dict[str, Any]:
-    array = np.asarray(array)
-    return {"name": name, "datatype": datatype, "shape": array.shape, "data": array.tolist(), **more}
-
-
-GOOD = [tensor("x", "FP32", X), tensor("k", "INT64", K)]
 
 
 @pytest.mark.parametrize(
@@ -373,6 +256,7 @@ GOOD = [tensor("x", "FP32", X), tensor("k", "INT64", K)]
             400, "an answer to pictures has no output 'logits'; expected one of scores",
         ),
         ("colours", {"inputs": [tensor("other", "BYTES", ["x"])]}, 400, "'other'"),
+        ("colours", {"inputs": [tensor("image", "BYTES", ["x"]), GOOD[1]]}, 400, "'k'"),
         (
             "lengths", {
                 "inputs": [tensor("text", "BYTES", ["ab"])],

@@ -48,7 +48,7 @@ def check(tensor: str, datatype: Any, shape: Any) -> tuple[str, tuple[int, ...]]
     if len(shape) > MAX_DIMENSIONS:
         raise BadRequest(f"tensor '{tensor}' has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are accepted")
     # A size of 0 would hide what the others overflow.
-    if any(size > MAX_ELEMENTS for size in shape) or prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
+    if prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
         raise BadRequest(f"tensor '{tensor}': the shape is more than any request can hold")
     return datatype, tuple(shape)
 
