@@ -29,6 +29,8 @@ from .grpc_door import LIMIT, GrpcDoor, open_door, write_twice
 
 OIP = methods("inference.GRPCInferenceService")
 BEGIN = """
+import faulthandler
+faulthandler.dump_traceback_later(40, exit=True)  # what hangs says where
 import sys
 import numpy as np
 import tritonclient.grpc as triton
@@ -298,10 +300,11 @@ async def test_what_is_in_flight_is_answered_before_the_end(door: GrpcDoor) -> N
     answering = asyncio.ensure_future(call(door, "ModelInfer", request))
     await asyncio.to_thread(door.half.entered.wait, 10)
     closing = asyncio.create_task(door.listener.close(10))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async with grpc.aio.insecure_channel(door.address) as late:
-            await late.unary_unary(OIP["ServerLive"].path)(b"")
+    await door.until(lambda: door.engine.waiting == 1)
+    with pytest.raises(grpc.aio.AioRpcError, match="the worker is stopping") as caught:
+        await call(door, "ServerLive", OIP["ServerLive"].request())
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert await health(door) == NOT_SERVING
     assert not closing.done()
     door.half.gate.set()
     assert len((await answering).outputs) == 2

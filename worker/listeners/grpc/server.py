@@ -5,9 +5,11 @@ Services are built from the tables of worker/wire: their messages live in a pool
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,7 +17,7 @@ from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import _async as reflection
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from ...errors import BadRequest, ConfigurationError, ModelError, WorkerError
+from ...errors import BadRequest, ConfigurationError, ModelError, NotReady, WorkerError
 from ...wire import load, protobuf
 from ...wire.timing import FIELD, completed
 from . import health, model_service, openinference, predict
@@ -29,6 +31,7 @@ log = logging.getLogger("fairway.worker")
 
 SPARE = 1 << 16  # bytes of a message beside its tensors or pictures
 WATCHERS = 100  # calls beside those of a model: health checks, reflection
+LAST_SECONDS = 1.0  # for answers that are being sent, and streams that nobody closes
 SERVICES = (predict, model_service, openinference)
 
 
@@ -40,6 +43,8 @@ class GrpcListener:
 
     def __init__(self, served: Served, host: str, port: int, *, max_bytes: int, deadline_seconds: float) -> None:
         self._served, self._deadline_seconds = served, deadline_seconds
+        self._in_flight, self._idle, self._closing = 0, asyncio.Event(), False
+        self._idle.set()
         self._server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", max_bytes + SPARE),
@@ -70,9 +75,14 @@ class GrpcListener:
         await self._server.start()
 
     async def close(self, finish_seconds: float) -> None:
-        """Takes no new calls, waits so long for those in flight, and ends what is left."""
+        """Refuses new calls, waits so long for those in flight, and ends what is left."""
+        # A server that is stopped cuts off what arrives at that moment, as CANCELLED, which no client tries again.
+        self._closing = True
         self._health.close()
-        await self._server.stop(finish_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(finish_seconds):
+                await self._idle.wait()
+        await self._server.stop(min(LAST_SECONDS, finish_seconds))
 
     # -- one call ---------------------------------------------------------------------------------------------------
 
@@ -85,7 +95,8 @@ class GrpcListener:
             began = time.monotonic()
             call = self._call(context, began)
             try:
-                answer: bytes = (await behaviour(_read(method, raw), call)).SerializeToString()
+                with self._counted():
+                    answer: bytes = (await behaviour(_read(method, raw), call)).SerializeToString()
             except WorkerError as error:
                 await self._refuse(context, error)
             except Exception as error:
@@ -101,7 +112,8 @@ class GrpcListener:
             async for raw in requests:
                 call = self._call(context, time.monotonic())
                 try:
-                    answer = await behaviour(_read(method, raw), call)
+                    with self._counted():
+                        answer = await behaviour(_read(method, raw), call)
                 except WorkerError as error:
                     await self._refuse(context, error)
                 yield answer.SerializeToString()
@@ -114,6 +126,19 @@ class GrpcListener:
         remaining = context.time_remaining()
         seconds = self._deadline_seconds if remaining is None else min(remaining, self._deadline_seconds)
         return Call(now + seconds)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._closing:
+            raise NotReady("the worker is stopping; try another one")
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
 
     def _load(self) -> tuple[str, str]:
         return load.FIELD, load.encode(*self._served.engine.load())
