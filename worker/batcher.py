@@ -147,7 +147,9 @@ class Batcher:
             else:
                 found += len(lane.raw)
                 if free and lane.ready:
-                    found += sum(lane.due(group) <= now for group in lane.groups.values())
+                    found += min(
+                        free, sum(lane.calls(group) for group in lane.groups.values() if lane.due(group) <= now)
+                    )
         return found
 
     def expire(self, now: float) -> None:

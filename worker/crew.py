@@ -152,6 +152,9 @@ class Crew:
                     member.doing, member.since = None, 0.0
                     if work.run:
                         batcher.done(work)
+                    # Not before: whoever is answered may ask again, and is then alone.
+                    if self.events:
+                        self._tell()
                     self._wake(batcher.due(now) - 1)
 
     def _decode(self, job: Job, now: float) -> None:
@@ -222,6 +225,7 @@ class Crew:
                 self._fail([job], error)
             else:
                 self._succeed([job], found, job.items, monotonic() - now)
+            self._tell()
 
     def _call(self, jobs: list[Job], items: int, size: int, wide: bool) -> list[dict[str, NDArray[Any]]]:
         request: Request = jobs[0].owner
@@ -249,7 +253,6 @@ class Crew:
                 answer = error
             request.over = True
             self.events.append((request, answer))
-        self._tell()
 
     def _fail(self, jobs: list[Job], error: WorkerError) -> None:
         """The requests that these are of; their other pieces are not wanted any more."""
@@ -258,7 +261,6 @@ class Crew:
             if not request.over:
                 self.forget(request)
                 self.events.append((request, error))
-        self._tell()
 
     def __repr__(self) -> str:
         with self._lock:

@@ -139,6 +139,13 @@ class Lane:
             wait = self.gather
         return group.since + wait if wait else 0.0
 
+    def calls(self, group: Group) -> int:
+        """How many there will be at least for what waits in the group."""
+        batching = group.heap[0][2].batching
+        if not batching.merge:
+            return len(group.heap)
+        return max(1, group.items // batching.most) if batching.most else 1
+
     def next_group(self, now: float) -> Group | None:
         """The one whose call is due; of several the one with the first job."""
         best: Group | None = None

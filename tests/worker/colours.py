@@ -35,7 +35,7 @@ class Colours:
 
     def __init__(self) -> None:
         image, scores = TensorSpec("image", "float32", (None, 4, 4, 3)), TensorSpec("scores", "float32", (None, 3))
-        self.signatures = {self.default: Signature(self.default, (image,), (scores,))}
+        self.signatures: Mapping[str, Signature] = {self.default: Signature(self.default, (image,), (scores,))}
         self.card = Card(InputSpec(width=4, height=4, filter="nearest"), LABELS)
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
@@ -45,11 +45,10 @@ class Colours:
         if not self.gate.wait(10):
             raise TimeoutError("the test never opened the gate")
         amounts = batch.reshape(len(batch), -1, 3).sum(axis=1, dtype=np.float32)
-        if not amounts.any():
+        if not amounts.any(axis=1).all():
             raise ArithmeticError("black has no colour")
-        if batch.min() == 255:
-            return np.full((len(batch), 3), np.nan, np.float32)
         shares: NDArray[np.float32] = amounts / amounts.sum(axis=1, keepdims=True)
+        shares[batch.reshape(len(batch), -1).min(axis=1) == 255] = np.nan
         return shares
 
     def run(self, inputs: Mapping[str, NDArray[Any]], signature: str, wide: bool = False) -> dict[str, NDArray[Any]]:

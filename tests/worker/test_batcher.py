@@ -53,6 +53,17 @@ def test_what_is_queued_when_the_model_is_free_runs_together() -> None:
     assert made.jobs == 0
 
 
+@pytest.mark.parametrize(("batching", "threads"), [(Batching(1), 2), (TOGETHER, 1), (Batching(2, merge=True), 2)])
+def test_as_many_threads_are_called_as_there_is_work_for(batching: Batching, threads: int) -> None:
+    lane = Lane("m/1", streams=2)
+    made = batcher(lane)
+    for _ in range(5):
+        made.put(Job(lane, batching, 1), 0)
+    assert made.due(0) == threads
+    assert made.take(0) is not None
+    assert made.due(0) == threads - 1
+
+
 def test_the_limit_counts_items_and_nothing_is_overtaken() -> None:
     lane = Lane("m/1", streams=3)
     made = batcher(lane)
