@@ -309,3 +309,26 @@ async def test_what_is_in_flight_is_answered_before_the_end(door: GrpcDoor) -> N
     door.half.gate.set()
     assert len((await answering).outputs) == 2
     await closing
+
+
+async def test_who_calls_at_the_end_is_told_so(door: GrpcDoor) -> None:
+    request = OIP["ModelInfer"].request(model_name="half")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([1, 2])
+    answered = asyncio.Event()
+
+    async def caller(number: int) -> grpc.aio.AioRpcError:
+        # Options that differ: else gRPC would give all of them one connection.
+        async with grpc.aio.insecure_channel(door.address, options=[("caller", number)]) as channel:
+            infer = channel.unary_unary(OIP["ModelInfer"].path)
+            try:
+                while True:
+                    await infer(request.SerializeToString())
+                    answered.set()
+            except grpc.aio.AioRpcError as error:
+                return error
+
+    callers = [asyncio.create_task(caller(number)) for number in range(8)]
+    await answered.wait()
+    await door.listener.close(10)
+    ends = await asyncio.gather(*callers)
+    assert {end.code() for end in ends} == {grpc.StatusCode.UNAVAILABLE}

@@ -31,7 +31,8 @@ log = logging.getLogger("fairway.worker")
 
 SPARE = 1 << 16  # bytes of a message beside its tensors or pictures
 WATCHERS = 100  # calls beside those of a model: health checks, reflection
-LAST_SECONDS = 1.0  # for answers that are being sent, and streams that nobody closes
+LAST_SECONDS = 1.0  # for clients that must be told, answers that are being sent, and streams that nobody closes
+QUIET_SECONDS = 0.1  # without a call: who still had this address has been told
 SERVICES = (predict, model_service, openinference)
 
 
@@ -44,6 +45,7 @@ class GrpcListener:
     def __init__(self, served: Served, host: str, port: int, *, max_bytes: int, deadline_seconds: float) -> None:
         self._served, self._deadline_seconds = served, deadline_seconds
         self._in_flight, self._idle, self._closing = 0, asyncio.Event(), False
+        self._refused = asyncio.Event()
         self._idle.set()
         self._server = grpc.aio.server(
             options=(
@@ -76,13 +78,18 @@ class GrpcListener:
 
     async def close(self, finish_seconds: float) -> None:
         """Refuses new calls, waits so long for those in flight, and ends what is left."""
-        # A server that is stopped cuts off what arrives at that moment, as CANCELLED, which no client tries again.
         self._closing = True
         self._health.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(finish_seconds):
                 await self._idle.wait()
-        await self._server.stop(min(LAST_SECONDS, finish_seconds))
+        last_seconds = min(LAST_SECONDS, finish_seconds)
+        # A server that is stopped cuts off what arrives at that moment, as CANCELLED, which no client tries again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(last_seconds):
+                while not await self._is_quiet():
+                    pass
+        await self._server.stop(last_seconds)
 
     # -- one call ---------------------------------------------------------------------------------------------------
 
@@ -130,6 +137,7 @@ class GrpcListener:
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
         if self._closing:
+            self._refused.set()
             raise NotReady("the worker is stopping; try another one")
         self._in_flight += 1
         self._idle.clear()
@@ -139,6 +147,15 @@ class GrpcListener:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    async def _is_quiet(self) -> bool:
+        self._refused.clear()
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await self._refused.wait()
+        except TimeoutError:
+            return True
+        return False
 
     def _load(self) -> tuple[str, str]:
         return load.FIELD, load.encode(*self._served.engine.load())
