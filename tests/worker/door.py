@@ -67,10 +67,10 @@ def head(method: str = "POST", path: str = "/", **headers: object) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], Any]:
-    """One response from a bare socket."""
+async def answer(reader: asyncio.StreamReader, empty: bool = False) -> tuple[int, dict[str, str], Any]:
+    """One response from a bare socket; its body is JSON, unless it is to be `empty`."""
     async with asyncio.timeout(PATIENCE):
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers["content-length"]))
-    return int(first.split()[1]), headers, json.loads(body)
+    return int(first.split()[1]), headers, None if empty and not body else json.loads(body)
