@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +77,8 @@ def from_bytes(tensor: str, datatype: str, shape: Sequence[int], raw: bytes | me
 
 def to_bytes(array: NDArray[Any]) -> bytes | memoryview:
     """The inverse; a view where it can be one. Texts go as UTF-8. Raises BadRequest if it has no datatype for them."""
-    datatype = name_of(array.dtype.name)
-    if array.dtype.kind in "OSU":
+    datatype = datatype_of(array)
+    if datatype == "BYTES":
         pieces: list[bytes] = []
         for element in array.reshape(-1).tolist():
             piece = _encoded(element)
@@ -96,7 +97,8 @@ def size_of(datatype: str) -> int:
 
 
 def datatype_of(array: NDArray[Any]) -> str:
-    return "BYTES" if array.dtype.kind in "OSU" else name_of(array.dtype.name)
+    """The protocol's name; strings of NumPy's own are BYTES as well."""
+    return _named(array.dtype)
 
 
 def from_list(tensor: str, datatype: str, shape: Sequence[int], data: Any) -> NDArray[Any]:
@@ -141,6 +143,12 @@ def to_json(tensor: str, array: NDArray[Any]) -> bytes:
     return numbers.write(array.reshape(-1))
 
 
+@lru_cache(64)  # NumPy puts a dtype's name together each time it is asked
+def _named(dtype: np.dtype[Any]) -> str:
+    return "BYTES" if dtype.kind in "OSU" else name_of(dtype.name)
+
+
+@cache
 def _bits(datatype: str) -> np.dtype[Any]:
     return np.dtype("uint16" if datatype == "BF16" else NUMPY[datatype])
 
