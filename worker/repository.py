@@ -242,13 +242,14 @@ class Repository:
         await asyncio.gather(*(task for held in self._held.values() for task in held.leaving))
 
     async def _begin(self) -> None:
-        await self._look()
-        while self._unsettled() and isinstance(self._wishes, Fixed) and not any(h.models for h in self._held.values()):
+        await self._look(act=False)
+        waited = False
+        # What is still being copied may be the best of all: it gets a moment, and longer if there is nothing else.
+        while self._unsettled() and not (waited and self._loadable()):
+            waited = True
             await asyncio.sleep(self._settle)
-            await self._look()
-        if self._unsettled():
-            await asyncio.sleep(self._settle)
-            await self._look()
+            await self._look(act=False)
+        self._step()
         await self.idle()
         self._first = False
         for held in self._held.values():
@@ -256,6 +257,9 @@ class Repository:
         if isinstance(self._wishes, Fixed) and not self.ready:
             texts = [_why(held) for held in self._held.values() if not held.models]
             raise ConfigurationError("; ".join(texts) or self.trouble)
+
+    def _loadable(self) -> bool:
+        return any(held.versions.wanted for held in self._held.values()) or not isinstance(self._wishes, Fixed)
 
     def _pause(self) -> float | None:
         """Seconds until the next look; None: only when somebody asks."""
@@ -269,7 +273,7 @@ class Repository:
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    async def _look(self, act: bool = True) -> None:
         async with self._looking:
             wishes = self._wishes
             loop = asyncio.get_running_loop()
@@ -283,6 +287,8 @@ class Repository:
                 return
             if wishes is self._wishes:
                 self._take(config, folders)
+                if act:
+                    self._step()
 
     def _see(self, wishes: Wishes, known: dict[str, tuple[Folder, list[int]]]) -> tuple[ModelConfig, dict[str, Folder]]:
         """In the thread for looking: a slow disk holds up nobody else. `known`: folders, and the versions to watch."""
@@ -320,7 +326,6 @@ class Repository:
                 held.dropped = True
                 held.versions.withdraw()
         self._complain("; ".join(folder.trouble for folder in folders.values() if folder.trouble))
-        self._step()
 
     def _complain(self, text: str) -> None:
         if text and text != self.trouble:
