@@ -36,7 +36,8 @@ def read_wish(text: str) -> Wish:
     """`auto`, `off`, or `max=32,wait_ms=2,sizes=1:8:32`. Raises ConfigurationError."""
     if text in ("auto", "off"):
         return Wish(text)
-    most, wait, sizes = 0, 0.0, ()  # type: int, float, tuple[int, ...]
+    most, wait = None, 0.0
+    sizes: tuple[int, ...] = ()
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
         try:
@@ -54,11 +55,12 @@ def read_wish(text: str) -> Wish:
             raise ConfigurationError(
                 f"--batching: {part.strip()!r} in {text!r}; expected auto, off, or e.g. max=32,wait_ms=2,sizes=1:8:32"
             ) from None
-    if most < 0 or (sizes and sizes[0] < 1) or not 0 <= wait <= 60:
-        raise ConfigurationError(f"--batching {text}: sizes are at least 1, and a wait is 0 to 60000 ms")
-    if sizes and most and most != sizes[-1]:
-        raise ConfigurationError(f"--batching {text}: max is {most}, but the largest of the sizes is {sizes[-1]}")
-    most = most or (sizes[-1] if sizes else 32)
+    largest = sizes[-1] if sizes else 32
+    most = largest if most is None else most
+    if most < 1 or (sizes and sizes[0] < 1) or not 0 <= wait <= 60:
+        raise ConfigurationError(f"--batching {text}: max is at least 1, sizes as well, and a wait is 0 to 60000 ms")
+    if sizes and most != largest:
+        raise ConfigurationError(f"--batching {text}: max is {most}, but the largest of the sizes is {largest}")
     return Wish("given", Batching(most, most > 1, wait, sizes))
 
 

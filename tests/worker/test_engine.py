@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -160,19 +160,16 @@ async def test_more_than_it_may_hold_is_refused_at_once(engine: Engine, colours:
 
 async def test_when_to_come_again_is_told_from_how_long_answers_take() -> None:
     class Slow(Doubles):
-        def run(
-            self, inputs: Mapping[str, NDArray[Any]], signature: str, wide: bool = False
-        ) -> dict[str, NDArray[Any]]:
-            if self.entered.is_set():  # it is served
-                time.sleep(0.4)
-            return super().run(inputs, signature, wide)
+        seconds = 0.0
+
+        def pause(self, items: int) -> None:
+            time.sleep(self.seconds)
 
     slow = Slow()
     engine = Engine(LIMITS, threads=1, max_waiting=5, batching="off")
     model = slow.model()
-    slow.entered.clear()
     await engine.add(model)
-    slow.entered.set()
+    slow.seconds = 0.4
     for _ in range(2):
         await engine.infer(model, rows(1))
     held = [asyncio.create_task(engine.infer(model, rows(1))) for _ in range(5)]
