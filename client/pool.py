@@ -11,21 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from math import inf
+from typing import Final
 
 from ..registry.instance import Instance
 from ..worker.wire.load import decode
 from .candidates import Candidates
 from .upstream import AWAY, STANDINGS, Outcome, Upstream
 
-__all__ = ["Candidates", "Outcome", "Pool", "Upstream"]
+__all__ = ["ABANDONED", "ANSWERED", "Candidates", "Outcome", "Pool", "Upstream"]
 
 LIMITS = {Outcome.CONNECTION: 3, Outcome.GATEWAY: 5}
 FIRST_EJECTION, LAST_EJECTION = 5.0, 300.0  # seconds
 LONGEST_BUSY = 60.0  # seconds; whoever wants to be left alone for longer is asked again
-NEWS = 0.01  # the part of one report in what is usual
+NEWS: Final = 0.01  # the part of one report in what is usual
 FIRST_SHARE, STEPS = 0.1, 20  # a slow start begins at a tenth, and goes up in so many steps
 
-ANSWERED, FAILED, ABANDONED = Outcome.ANSWERED, Outcome.FAILED, Outcome.ABANDONED
+ANSWERED: Final = Outcome.ANSWERED
+FAILED: Final = Outcome.FAILED
+ABANDONED: Final = Outcome.ABANDONED
 
 
 class Pool:

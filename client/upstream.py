@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from math import exp, inf
+from typing import Final
 
 from ..registry.instance import Instance
 from ..worker.wire.load import NOTHING, Load
@@ -30,7 +31,7 @@ STANDINGS = (
     "away",  # not passing, or disabled by an operator
 )
 
-MEMORY_SECONDS = 10.0  # after which about a third is left of a latency
+MEMORY_SECONDS: Final = 10.0  # after which about a third is left of a latency
 FIRST_PENALTY = 0.1  # seconds; the least that a failure counts as
 MUCH = 1000.0  # requests
 

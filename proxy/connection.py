@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .accounts import GONE
 from .errors import AnswerBroken, ClientGone, HeadTooLarge, Overloaded, ProxyError, RequestTimeout, WorkerLost
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fairway.proxy")
 
-FIRST_READ = 4096  # a head and little more: a large body goes by another way than through here
-WHOLE_READ = 64 * 1024  # a head and a small body at once, from a client whose last one was small
-SHARE = 32  # requests in one go
+FIRST_READ: Final = 4096  # a head and little more: a large body goes by another way than through here
+WHOLE_READ: Final = 64 * 1024  # a head and a small body at once, from a client whose last one was small
+SHARE: Final = 32  # requests in one go
 LINGER_BYTES, LINGER_SECONDS = 8 * 1024 * 1024, 2.0
 
 
@@ -110,17 +110,15 @@ class Connection:
         span: Span | None = None
         request_id, status, sent = b"", 0, 0
         try:
-            end = data.find(END)
-            if end < 0 or data[:1] == b"\r":
-                data = await self._head(data)
-                end = data.find(END)
-                if end < 0:
+            head_bytes, end, rest = data.partition(END)
+            if not end or data[:1] == b"\r":
+                head_bytes, end, rest = (await self._head(data)).partition(END)
+                if not end:
                     return False
-            if end > MAX_HEAD:
+            if len(head_bytes) > MAX_HEAD:
                 raise HeadTooLarge(f"the head of the request is larger than {MAX_HEAD} bytes")
-            head_bytes, data = data[:end], data[end + 4 :]
             known = proxy.lookups.get(head_bytes)
-            if known is not None and not data:  # `GET /` once more, byte for byte
+            if known is not None and not rest:  # `GET /` once more, byte for byte
                 head, found, format = known
                 if format is not None and (line := proxy.pages.line(found.service, format)) is not None:
                     status, sent = 200, len(line)
@@ -140,7 +138,7 @@ class Connection:
                     raise Overloaded(
                         f"{proxy.most_in_flight} requests are being worked on already; try again in a second"
                     )
-                await exchange.run(data)
+                await exchange.run(rest)
                 self.pending, status = exchange.rest, exchange.status
                 self._read = WHOLE_READ if exchange.received <= SMALL_BYTES else FIRST_READ
                 self._last = not exchange.reusable
@@ -150,7 +148,7 @@ class Connection:
             status, sent = reply.status, len(reply.body)
             again = head.keep_alive and head.length == 0 and not proxy.draining
             await self._say(reply.encode(head.method, not again, head.http11), again)
-            self.pending = data
+            self.pending = rest
             return again
         except ProxyError as error:
             if exchange is not None and exchange.started:

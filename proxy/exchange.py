@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from math import inf
+from typing import Final
 
-from ..client.pool import Outcome, Pool, Upstream
+from ..client.pool import ABANDONED, ANSWERED, Outcome, Pool, Upstream
 from ..client.retry import Failure, may_retry
 from .chunks import LAST, Dechunker, chunk
 from .errors import (
@@ -30,11 +31,11 @@ from .upload import Upload
 
 log = logging.getLogger("fairway.proxy")
 
-READ_BYTES = 64 * 1024
-MAX_ANSWER_HEAD = 64 * 1024
-MAX_KEPT_ANSWER = 64 * 1024  # a refusal that is kept while somebody else is asked
-MAX_INTERIMS = 16  # 1xx answers before the one that counts
-OUTCOMES = {502: Outcome.GATEWAY, 503: Outcome.ANSWERED, 504: Outcome.GATEWAY}
+READ_BYTES: Final = 64 * 1024
+MAX_ANSWER_HEAD: Final = 64 * 1024
+MAX_KEPT_ANSWER: Final = 64 * 1024  # a refusal that is kept while somebody else is asked
+MAX_INTERIMS: Final = 16  # 1xx answers before the one that counts
+OUTCOMES = {502: Outcome.GATEWAY, 503: ANSWERED, 504: Outcome.GATEWAY}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -104,7 +105,7 @@ class Exchange:
         while True:
             pool, upstream = self._pool, self._upstream = chosen
             pool.started(upstream, reactor.now)
-            outcome, again_at_once = Outcome.ABANDONED, False
+            outcome, again_at_once = ABANDONED, False
             worker = door.links.take(upstream)
             fresh = worker is None
             try:
@@ -123,7 +124,7 @@ class Exchange:
                     door.links.forget(upstream)
                     again_at_once = True
                 else:  # busy is not ill: it answered
-                    outcome = Outcome.ANSWERED if failed.failure is Failure.BUSY else Outcome.CONNECTION
+                    outcome = ANSWERED if failed.failure is Failure.BUSY else Outcome.CONNECTION
             finally:
                 self._finished(outcome)
             if again_at_once:
@@ -240,12 +241,11 @@ class Exchange:
 
     async def _answer(self, worker: Stream, data: bytes) -> None:
         """Passes on the answer that begins with `data`."""
-        end = data.find(END)
-        while end < 0:
+        lines, end, rest = data.partition(END)
+        while not end:
             data = await self._more_head(worker, data)
-            end = data.find(END)
-        answer = parse_answer(data[:end], self._head.method)
-        data = data[end + 4 :]
+            lines, end, rest = data.partition(END)
+        answer, data = parse_answer(lines, self._head.method), rest
         if answer.status < 200:
             await self._interim(worker, answer, data)
             return
@@ -283,7 +283,7 @@ class Exchange:
             worker.close()
         if answer.status in (429, 503):
             self._seconds = None  # a quick refusal is no speed
-        self._finished(Outcome.ANSWERED if answer.status < 500 else OUTCOMES.get(answer.status, Outcome.FAILED))
+        self._finished(ANSWERED if answer.status < 500 else OUTCOMES.get(answer.status, Outcome.FAILED))
 
     def _lines(self, answer: AnswerHead) -> tuple[bytes, bool]:
         """-> the head of the answer as it goes to the client, whether its body is sent in chunks."""

@@ -10,7 +10,7 @@ targets, Host), 6.1 and 6.3 (framing), RFC 7239 and its older cousins.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from typing import Final, TypeVar
 
 from .errors import (
     BadRequest,
@@ -22,9 +22,11 @@ from .errors import (
     WorkerAnswersBadly,
 )
 
-MAX_HEAD, MAX_FIELDS, MAX_TARGET = 16 * 1024, 100, 8 * 1024  # bytes, fields, bytes
-END = b"\r\n\r\n"
-VIA = b"Via: 1.1 fairway\r\n"
+MAX_HEAD: Final = 16 * 1024  # bytes
+MAX_FIELDS: Final = 100
+MAX_TARGET: Final = 8 * 1024  # bytes
+END: Final = b"\r\n\r\n"
+VIA: Final = b"Via: 1.1 fairway\r\n"
 
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
@@ -35,17 +37,35 @@ REQUEST_DROPPED = HOP_BY_HOP | FORWARDED | {b"content-length", b"host", b"x-fair
 REQUEST_NOTED = REQUEST_DROPPED | {b"accept", b"authorization", b"sec-websocket-key", b"traceparent"}
 ANSWER_DROPPED = HOP_BY_HOP | {b"endpoint-load-metrics", b"x-request-id"}
 ANSWER_NOTED = ANSWER_DROPPED | {b"content-length", b"retry-after"}
-ONCE = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect", b"x-fairway-service"))
+ONCE: Final = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect", b"x-fairway-service"))
 # A client that could name these as connection-specific would make us strip what the worker relies on.
 NEVER_LISTED = frozenset((b"content-length", b"content-type", b"host", b"content-encoding", b"authorization"))
 
-REMEMBERED, MEMORABLE = 4096, 256  # lines, bytes of one
+REMEMBERED: Final = 4096  # lines
+MEMORABLE: Final = 256  # bytes of one
 SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key"))
 
 REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]{0,31}) ([!-~]+) HTTP/(\d\.\d)")
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 HOST = re.compile(rb"(?:(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?)?")
+
+
+Read = TypeVar("Read")
+
+
+def remember(known: dict[bytes, Read], line: bytes, read: Read) -> Read:
+    """What was read of a line, for the next time; bounded in number and size."""
+    if len(line) <= MEMORABLE:
+        if len(known) >= REMEMBERED:
+            known.clear()
+        known[line] = read
+    return read
+
+
+_known_requests: Final[dict[bytes, tuple[bytes, bytes, bool]]] = {}
+_known_statuses: Final[dict[bytes, tuple[int, bytes, bool]]] = {}
+_known_lengths: Final[dict[bytes, int]] = {}
 
 
 class Lines:
@@ -82,10 +102,8 @@ class Lines:
             return b"", b"", b""  # to many a server behind us Content_Length is Content-Length
         ours = b"" if name in self._dropped else b"%b: %b\r\n" % (found[1], value)
         field = name if name in self._noted else b"", value, ours
-        if len(line) <= MEMORABLE and name not in SECRET:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[line] = field
+        if name not in SECRET:
+            remember(self._known, line, field)
         return field
 
 
@@ -156,21 +174,24 @@ class RequestHead:
         else:
             framing = b"\r\n"
         return b"".join(
-            (self.method, b" ", target, b" HTTP/1.1\r\nHost: ", self.host, b"\r\n", *self.kept, *added, framing)
+            [self.method, b" ", target, b" HTTP/1.1\r\nHost: ", self.host, b"\r\n", *self.kept, *added, framing]
         )
 
 
-BODYLESS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"))  # no body is meant where none is announced
+BODYLESS: Final = frozenset(
+    (b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE")
+)  # no body is meant where none is announced
 
 
-REQUEST_LINES, ANSWER_LINES = Lines(REQUEST_NOTED, REQUEST_DROPPED), Lines(ANSWER_NOTED, ANSWER_DROPPED)
+REQUEST_LINES: Final = Lines(REQUEST_NOTED, REQUEST_DROPPED)
+ANSWER_LINES: Final = Lines(ANSWER_NOTED, ANSWER_DROPPED)
 
 
 def parse_request(raw: bytes) -> RequestHead:
     """`raw`: the request line and the fields, up to the empty line. Raises BadRequest and its like."""
     lines = raw.split(b"\r\n")
     line = lines.pop(0)
-    method, target, http11 = _request_line(line) if len(line) <= MEMORABLE else _read_request_line(line)
+    method, target, http11 = _known_requests.get(line) or _read_request_line(line)
     if len(lines) > MAX_FIELDS:
         raise HeadTooLarge(f"{len(lines)} fields in the head; at most {MAX_FIELDS} are read")
     noted, kept = REQUEST_LINES.read(lines)
@@ -219,16 +240,16 @@ def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
         raise TargetTooLong(f"the request target has {len(target)} bytes; at most {MAX_TARGET} are read")
     if b"#" in target:
         raise BadRequest(f"{shown(target)}: a fragment is not for a server")
-    return method, target, version == b"1.1"
-
-
-_request_line = lru_cache(1024)(_read_request_line)
+    return remember(_known_requests, line, (method, target, version == b"1.1"))
 
 
 def _length(value: bytes) -> int:
+    known = _known_lengths.get(value)
+    if known is not None:
+        return known
     if not value.isdigit() or len(value) > 18:
         raise BadRequest(f"Content-Length must be one whole number, not {shown(value)}")
-    return int(value)
+    return remember(_known_lengths, value, int(value))
 
 
 def _absolute(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
@@ -302,7 +323,7 @@ class AnswerHead:
 
     def to_client(self, *added: bytes) -> bytes:
         """`added`: whole lines, the framing among them."""
-        return b"".join((self.first, *self.kept, *added, VIA, b"\r\n"))
+        return b"".join([self.first, *self.kept, *added, VIA, b"\r\n"])
 
 
 def _read_status_line(line: bytes) -> tuple[int, bytes, bool]:
@@ -310,17 +331,15 @@ def _read_status_line(line: bytes) -> tuple[int, bytes, bool]:
     found = STATUS_LINE.fullmatch(line)
     if found is None:
         raise WorkerAnswersBadly(f"the worker's answer is not HTTP/1: {shown(line)}")
-    return int(found[2]), b"HTTP/1.1 %b %b\r\n" % (found[2], found[3] or b""), found[1] == b"1"
-
-
-_status_line = lru_cache(1024)(_read_status_line)
+    ours = b"HTTP/1.1 %b %b\r\n" % (found[2], found[3] or b"")
+    return remember(_known_statuses, line, (int(found[2]), ours, found[1] == b"1"))
 
 
 def parse_answer(raw: bytes, method: bytes) -> AnswerHead:
     """`raw`: the status line and the fields, up to the empty line; `method`: of the request. Raises WorkerAnswersBadly."""
     lines = raw.split(b"\r\n")
     line = lines.pop(0)
-    status, ours, http11 = _status_line(line) if len(line) <= MEMORABLE else _read_status_line(line)
+    status, ours, http11 = _known_statuses.get(line) or _read_status_line(line)
     keep_alive = http11
     length: int | None = -1  # up to the end of the connection
     try:

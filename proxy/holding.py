@@ -5,10 +5,12 @@ What is held can be sent once more, to another worker. What finds no room goes t
 
 from __future__ import annotations
 
+from typing import Final
+
 from .pipes import AVAILABLE, MOVE_BYTES, Pipe, Pipes, tee
 
-SMALL_BYTES = 48 * 1024  # up to here a copy is cheaper than a pipe
-RESTING = 64  # buffers and pipes kept for the next upload
+SMALL_BYTES: Final = 48 * 1024  # up to here a copy is cheaper than a pipe
+RESTING: Final = 64  # buffers and pipes kept for the next upload
 
 
 class Holding:

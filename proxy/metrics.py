@@ -22,7 +22,23 @@ from ..registry.prometheus import CONTENT_TYPE as CONTENT_TYPE
 from ..registry.prometheus import family, label
 from .standing import View, word
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds
+BUCKETS: tuple[float, ...] = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)  # seconds
 MOST_SERVICES, MOST_WORKERS = 100, 1000  # with names of their own
 DEPARTED = 100  # workers that have left and are still shown
 OTHER = "other"

@@ -13,14 +13,15 @@ import ctypes
 import fcntl
 import os
 from collections.abc import Callable
+from typing import Final
 
 AVAILABLE = hasattr(os, "splice")
 MOVE_BYTES = 65536  # moved at once when nothing is held: what the default pipe takes; larger ones measured no better
 
 if AVAILABLE:
-    NOWHERE = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    MOVE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-    MORE = MOVE | os.SPLICE_F_MORE  # only while more is sure to come at once, else TCP waits 200 ms for it
+    NOWHERE: Final = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    MOVE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+    MORE: Final = MOVE | os.SPLICE_F_MORE  # only while more is sure to come at once, else TCP waits 200 ms for it
 
 
 def _tee() -> Callable[[int, int, int, int], int] | None:

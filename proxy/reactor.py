@@ -16,7 +16,7 @@ import select
 from collections.abc import Callable, Coroutine, Generator
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -25,13 +25,13 @@ log = logging.getLogger("fairway.proxy")
 
 FORM = "interpreted" if __file__.endswith(".py") else "compiled"  # the whole data path, or nothing of it
 
-SWEEP_SECONDS = 0.1  # how late a deadline may be noticed
-EVENTS = 256  # taken in one turn; the loop's other work comes between two turns
+SWEEP_SECONDS: Final = 0.1  # how late a deadline may be noticed
+EVENTS: Final = 256  # taken in one turn; the loop's other work comes between two turns
 
 if hasattr(select, "epoll"):
-    EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-    OUT = select.EPOLLOUT
-    ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    EDGES: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+    OUT: Final = select.EPOLLOUT
+    ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class Event:
@@ -46,7 +46,7 @@ class Event:
         yield
 
 
-EVENT = Event()
+EVENT: Final = Event()
 
 
 class Task:

@@ -14,20 +14,21 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from .reactor import EVENT, Reactor, Task
 
 Buffer = bytes | bytearray | memoryview
 RESET = struct.pack("ii", 1, 0)  # linger, for no time: man 7 socket
-JOIN_BYTES = 8192  # up to here copying two buffers into one costs less than a scattered write
+MORE: Final = getattr(socket, "MSG_MORE", 0)
+JOIN_BYTES: Final = 8192  # up to here copying two buffers into one costs less than a scattered write
 
 
 class Stream:
     """`task`: who is told of news; None while it rests in a pool, where any news is its end (`on_stir` is called)."""
 
-    __slots__ = ("_reactor", "_recv", "_recv_into", "_send", "closed", "encrypted", "ended", "fd", "on_stir", "readable",
-                 "sock", "spliceable", "task", "writable")  # fmt: skip
+    __slots__ = ("_look", "_reactor", "_recv", "_recv_into", "_send", "closed", "encrypted", "ended", "fd",
+                 "on_stir", "readable", "sock", "spliceable", "task", "writable")  # fmt: skip
 
     def __init__(self, reactor: Reactor, sock: socket.socket, task: Task | None) -> None:
         self._reactor, self.sock, self.task = reactor, sock, task
@@ -36,6 +37,7 @@ class Stream:
         self.spliceable, self.encrypted = True, False
         self.on_stir: Callable[[Stream], None] | None = None
         self._recv, self._recv_into, self._send = sock.recv, sock.recv_into, sock.send
+        self._look: Callable[[int], list[Any]] | None = None
         reactor.add(self)
 
     def unreadable(self) -> None:
@@ -86,7 +88,8 @@ class Stream:
 
     async def send(self, data: Buffer, listening: bool = False) -> bool:
         """All of it. `listening`: no more of it once the other side has something to say; False then."""
-        return await self.send_rest(data, self.try_send(data), listening)
+        sent = self.try_send(data)
+        return sent == len(data) or await self.send_rest(data, sent, listening)
 
     async def send_rest(self, data: Buffer, sent: int, listening: bool = False) -> bool:
         """What follows the first `sent` bytes."""
@@ -100,10 +103,10 @@ class Stream:
                 sent += self.try_send(view[sent:])
         return True
 
-    def try_send(self, data: Buffer) -> int:
-        """As much as the socket takes now."""
+    def try_send(self, data: Buffer, more: bool = False) -> int:
+        """As much as the socket takes now. `more` follows at once: the kernel need not make a packet of this alone."""
         try:
-            sent = self._send(data)
+            sent = self._send(data, MORE) if more else self._send(data)
         except BlockingIOError:
             self.unwritable()
             return 0
@@ -126,13 +129,12 @@ class Stream:
 
     def peek(self) -> bool:
         """Whether the other side has said anything, or ended, by now. Asks the kernel."""
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
+        look = self._look
+        if look is None:
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            look = self._look = poll.poll
+        return bool(look(0))  # a read that finds nothing would cost an exception each time
 
     def rest(self, on_stir: Callable[[Stream], None]) -> None:
         """Into a pool: from now on any news is its end."""

@@ -62,7 +62,7 @@ class TlsStream(Stream):
         view[: len(data)] = data
         return len(data)
 
-    def try_send(self, data: Buffer) -> int:
+    def try_send(self, data: Buffer, more: bool = False) -> int:
         if not len(data):
             return 0
         try:

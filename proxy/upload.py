@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import termios
+from typing import Final
 
 from .chunks import LAST, Dechunker, chunk
 from .errors import BodyTooLarge, ClientGone, RequestTimeout
@@ -19,7 +20,7 @@ from .pipes import MOVE_BYTES, Pipe
 from .reactor import EVENT, Task
 from .stream import Stream
 
-READ_BYTES = 128 * 1024
+READ_BYTES: Final = 128 * 1024
 MIN_RATE = 1024  # bytes a second, on average, beside the stall that is allowed: slower is not an upload but a siege
 
 
@@ -34,7 +35,7 @@ class Upload:
     rest: bytes = b""
     piece: bytes | memoryview | None
     _first: bytes = b""
-    _memory: list[bytes | memoryview]
+    _memory: list[bytes]
     _buffer: bytearray | None = None
     _pipe: Pipe | None = None
     _dechunker: Dechunker | None = None
@@ -141,10 +142,14 @@ class Upload:
         `seconds`: how long the worker may take for each piece of what is not held. Raises TimeoutError and
         ConnectionError for the worker, ClientGone and its like for the client.
         """
-        memory = self._memory
-        pieces = (
-            [head, *memory] if self.length is not None else [head, *(chunk(piece) for piece in memory if len(piece))]
-        )
+        pieces = self._memory
+        if self.length is None:
+            pieces = [chunk(piece) for piece in pieces if len(piece)]
+        if pieces:
+            head, pieces = head + pieces[0], pieces[1:]
+        sent = worker.try_send(head, more=self._pipe is not None and self._pipe.held > 0)
+        if sent < len(head) and not await worker.send_rest(head, sent, True):
+            return False
         for piece in pieces:
             if not await worker.send(piece, True):
                 return False

@@ -279,7 +279,7 @@ def test_several_processes_write_into_one_pipe() -> None:
             stdin=subprocess.PIPE,
             stdout=theirs,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT / "src"))},
         )
         for name in "abc"
     ]

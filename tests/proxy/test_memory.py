@@ -29,7 +29,7 @@ async def proxy_process(*options: str) -> AsyncIterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    path = os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), "src"])
     command = [sys.executable, "-m", "fairway", "proxy", "--port", str(port), *options]
     process = subprocess.Popen(  # noqa: ASYNC220
         command, env={**os.environ, "PYTHONPATH": path}, cwd=Path(__file__).parents[2]

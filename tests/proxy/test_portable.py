@@ -26,7 +26,7 @@ async def test_uploads_of_all_sizes_without_epoll() -> None:
             "--port=0",
             f"--static={dead_address()},{worker.address}",
         ]
-        with Running(command, env={"PYTHONPATH": "src"}) as proxy:
+        with Running(command, env={"PYTHONPATH": os.environ.get("PYTHONPATH", "src")}) as proxy:
             found = await asyncio.to_thread(proxy.line, r"listening on http://127\.0\.0\.1:(\d+)/")
             bodies = [os.urandom(size) for size in (0, 1, 20_000, 100_000, 1_000_000, 3_000_000)]
             async with aiohttp.ClientSession(f"http://{HOST}:{found[1]}") as session:

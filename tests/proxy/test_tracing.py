@@ -229,7 +229,7 @@ else:
 @pytest.mark.parametrize("case", ["off", "missing"])
 def test_without_the_library(case: str) -> None:
     """Off, nothing of it is imported; asked for and not there, the log says what to install, and the proxy runs."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environ = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT / "src"))}
     ran = subprocess.run([sys.executable, "-c", FRESH, case], env=environ, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ("pip install 'fairway[tracing]'" in ran.stderr) is (case == "missing")
