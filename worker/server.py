@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     listener_socket = _bind(settings, settings.port)  # before the model: a taken port should not cost its loading time
     if settings.grpc_port:
         _bind(settings, settings.grpc_port).close()
+    told_to_reload = _told_to_reload()
     instance = _instance(settings, *listener_socket.getsockname()[:2])
     store = _store(settings)
     engine = Engine(
@@ -71,15 +71,14 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         log.info("serving gRPC on %s", Address(listening.host, grpc.port))
 
     register = Register(store, repository, instance)
-    chores = [asyncio.create_task(repository.run())]
+    chores = [asyncio.create_task(repository.run()), asyncio.create_task(_reload(repository, told_to_reload))]
     if store:
         await store.start()
         await register.say()
         chores.append(asyncio.create_task(register.run()))
-    with _reloading(repository):
-        hanging = asyncio.create_task(engine.hung())
-        await asyncio.wait((stopping, hanging), return_when=asyncio.FIRST_COMPLETED)
-        await _ended([hanging, stopping])
+    hanging = asyncio.create_task(engine.hung())
+    await asyncio.wait((stopping, hanging), return_when=asyncio.FIRST_COMPLETED)
+    await _ended([hanging, stopping])
     if not stop.is_set():
         await _replaced(http, store, instance)
     engine.draining = True
@@ -156,36 +155,23 @@ async def _replaced(http: HttpListener, store: ThreadedStore | None, instance: I
     os._exit(EXIT_HUNG)
 
 
-@contextlib.contextmanager
-def _reloading(repository: Repository) -> Iterator[None]:
-    """SIGHUP looks at folders and the configuration now."""
-    loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()
+def _told_to_reload() -> asyncio.Event:
+    """Set by SIGHUP, which is expected from the first moment on: it ends a process that does not know it."""
+    told = asyncio.Event()
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
+    return told
 
-    async def reload() -> None:
+
+async def _reload(repository: Repository, told: asyncio.Event) -> None:
+    while True:
+        await told.wait()
+        told.clear()
         log.info("SIGHUP: looking for models")
         try:
             await repository.reload()
         except Exception:  # what is served is served on
             log.exception("looking for models failed")
-
-    def begin() -> None:
-        task = asyncio.create_task(reload())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    if not hasattr(signal, "SIGHUP"):
-        yield
-        return
-    try:
-        loop.add_signal_handler(signal.SIGHUP, begin)
-    except (RuntimeError, ValueError):  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
