@@ -41,6 +41,8 @@ SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"P5", b"P6",
 )  # fmt: skip
 
+SPARE = 2  # a picture that is decoded at a reduced size stays at least this many times as large as the target
+
 KERNELS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -62,9 +64,10 @@ def looks_like_an_image(data: bytes) -> bool:
     return data.startswith(SIGNATURES) or data[8:12] == b"WEBP" or data[4:12] in (b"ftypavif", b"ftypavis")
 
 
-def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
+def decode(data: bytes, limits: ImageLimits = ImageLimits(), reduced_for: InputSpec | None = None) -> Image.Image:
     """The first frame of `data`, upright, as an RGB picture (alpha laid on white, 16 bits scaled to 8).
 
+    `reduced_for`: a large JPEG need not come out at its full size, but well above what this input makes of it.
     Raises NotAnImage (415), BrokenImage (400) or TooLarge (413), each saying what was found.
     """
     if len(data) > limits.max_bytes:
@@ -77,6 +80,8 @@ def decode(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
         width, height = image.size
         if width * height > limits.max_pixels:
             raise _too_many_pixels(f"{width} x {height}", limits)
+        if reduced_for is not None:
+            _reduce(image, reduced_for)
         image.load()
         return _rgb(_upright(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -98,7 +103,7 @@ def to_item(data: bytes, spec: InputSpec, limits: ImageLimits = ImageLimits()) -
         return np.array(data, dtype=object)
     if spec.kind == "encoded":
         return np.array(encode_for_model(data, limits), dtype=object)
-    return to_array(decode(data, limits), spec)
+    return to_array(decode(data, limits, spec if spec.reduced else None), spec)
 
 
 def to_array(image: Image.Image, spec: InputSpec) -> NDArray[Any]:
@@ -140,9 +145,7 @@ def resize(image: Image.Image, spec: InputSpec) -> NDArray[Any]:
     left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
     if spec.resize == "crop":
         # One resampling of the wanted window: the same pixels as scaling the whole and cutting, at less cost.
-        # The target is always filled: a window wider or higher than the picture would bend it.
-        filled = max(target[0] / image.width, target[1] / image.height)
-        scale = max(spec.resize_to / min(image.size), filled)
+        scale = _crop_scale(image.size, spec)
         wide, high = min(target[0] / scale, right), min(target[1] / scale, bottom)
         left, top = (right - wide) / 2, (bottom - high) / 2
         right, bottom = left + wide, top + high
@@ -151,6 +154,29 @@ def resize(image: Image.Image, spec: InputSpec) -> NDArray[Any]:
     if spec.filter == "tf-bilinear":
         return _tf_bilinear(_array(image), (left, top, right, bottom), target)
     return _array(image.resize(target, KERNELS[spec.filter], box=(left, top, right, bottom)))
+
+
+def _crop_scale(size: tuple[int, int], spec: InputSpec) -> float:
+    """The target is always filled: a window wider or higher than the picture would bend it."""
+    return max(spec.resize_to / min(size), spec.width / size[0], spec.height / size[1])
+
+
+def _reduce(image: Image.Image, spec: InputSpec) -> None:
+    """Before it is decoded. Only JPEG can do it; the last halving or more is left to the resampling, which is better."""
+    width, height = spec.width, spec.height
+    try:
+        lies = image.getexif().get(0x0112, 1) >= 5  # on its side
+    except Exception:  # as of a picture that is not reduced
+        lies = False
+    size = image.size[::-1] if lies else image.size
+    if spec.resize == "crop":
+        scale = _crop_scale(size, spec)
+        width, height = round(size[0] * scale), round(size[1] * scale)
+    elif spec.resize == "pad":
+        scale = min(width / size[0], height / size[1])
+        width, height = round(size[0] * scale), round(size[1] * scale)
+    wanted = (SPARE * max(1, width), SPARE * max(1, height))
+    image.draft("", wanted[::-1] if lies else wanted)
 
 
 def _padded(image: Image.Image, spec: InputSpec) -> NDArray[Any]:

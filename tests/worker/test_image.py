@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import struct
 import time
@@ -162,6 +163,59 @@ def test_a_picture_is_worth_more_than_its_broken_exif(exif: bytes) -> None:
 def test_a_model_that_reads_uploads_itself_gets_them_as_they_are() -> None:
     item = to_item(b"no picture at all", InputSpec(kind="raw", resize="none"))
     assert item[None].tolist() == [b"no picture at all"]
+
+
+def stripes(width: int, height: int) -> Image.Image:
+    """Fine stripes, one pixel wide, on a smooth ground: what only a full decode sees."""
+    across, down = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
+    pixels = np.stack([across, down, 200 - across], axis=2)
+    pixels[:, ::2] += 50
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        (InputSpec(64, 64), (250, 167)),  # of 2000 x 1336: an eighth, and still twice as large
+        (InputSpec(300, 300), (1000, 668)),
+        (InputSpec(400, 400), (2000, 1336)),
+        (InputSpec(64, 64, resize="crop", resize_to=83), (250, 167)),
+        (InputSpec(64, 64, resize="crop", resize_to=85), (500, 334)),
+        (InputSpec(120, 80, resize="pad"), (250, 167)),
+        (InputSpec(126, 126, resize="pad"), (500, 334)),
+        (InputSpec(80, 30), (250, 167)),
+        (InputSpec(3000, 3000), (2000, 1336)),
+    ],
+    ids=str,
+)
+def test_a_large_jpeg_is_decoded_at_a_reduced_size_where_the_card_lets_it(
+    spec: InputSpec, size: tuple[int, int], orientation: int
+) -> None:
+    whole = stripes(2000, 1336)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    method = STORED[orientation]
+    data = saved(whole.transpose(method) if method is not None else whole, "JPEG", quality=95, exif=exif.tobytes())
+    reduced = dataclasses.replace(spec, reduced=True)
+    assert decode(data).size == (2000, 1336)
+    assert decode(data, reduced_for=reduced).size == size
+    full, less = to_item(data, spec).astype(int), to_item(data, reduced).astype(int)
+    assert full.shape == less.shape
+    assert abs(full - less).mean() < 3  # the same picture
+    assert (full != less).any() == (size != (2000, 1336))  # though not the same numbers
+    png = saved(stripes(200, 130), "PNG")
+    assert decode(png, reduced_for=reduced).size == (200, 130)
+
+
+def test_a_reduced_size_lets_nothing_pass_the_limits() -> None:
+    data = saved(stripes(2000, 1336), "JPEG")
+    with pytest.raises(TooLarge, match="2000 x 1336"):
+        decode(data, ImageLimits(max_pixels=1_000_000), InputSpec(64, 64, reduced=True))
+    broken = InputSpec(8, 8, reduced=True)
+    with pytest.raises(BrokenImage):
+        decode(data[: len(data) // 2], reduced_for=broken)
+    assert decode(saved(corners(), "JPEG", exif=b"Exif\0\0nonsense"), reduced_for=broken).size == (24, 16)
 
 
 def test_items_of_a_decoding_model_are_bytes() -> None:
