@@ -62,12 +62,18 @@ class Wishes(Protocol):
         """The set as it is wanted now; reads the disk. Raises ConfigurationError: then the set stays as it was."""
         ...
 
+    @property
+    def unsettled(self) -> bool:
+        """Somebody may be writing it just now; the set is the one from before."""
+        ...
+
 
 @dataclass(frozen=True)
 class Fixed:
     """A set that was said once."""
 
     config: ModelConfig
+    unsettled = False
 
     def read(self, now: float) -> ModelConfig:
         return self.config
@@ -80,6 +86,7 @@ class Directory:
     path: Path
     policy: Policy
     labels: Mapping[str, int]
+    unsettled = False
     _known: list[str] = field(default_factory=list)
 
     def read(self, now: float) -> ModelConfig:
@@ -112,25 +119,33 @@ class ConfigFile:
 
     def __init__(self, path: Path, settle_seconds: float) -> None:
         self.path, self._settle = path, settle_seconds
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int] | None = None  # its size, and when it changed
+        self._tried: tuple[int, int] | None = None
         self._since = 0.0
         self._config: ModelConfig | None = None
-        self._read: tuple[int, int] | None = None
+        self._wrong = ""
+
+    @property
+    def unsettled(self) -> bool:
+        return self._seen != self._tried
 
     def read(self, now: float) -> ModelConfig:
         """Raises ConfigurationError for as long as the file cannot be read, or says what cannot be."""
         try:
             stat = os.stat(self.path)
-            seen = (stat.st_size, stat.st_mtime_ns)
-            if seen != self._seen:
-                self._seen, self._since = seen, now
-            first = self._config is None
-            if first or (seen != self._read and now - self._since >= self._settle):
-                config = parse_config(self.path.read_text("utf-8"), self.path.parent)
-                self._config, self._read = config, seen
-        except (OSError, UnicodeDecodeError, ConfigurationError) as error:
-            raise ConfigurationError(f"--model-config {self.path}: {error}") from error
-        assert self._config is not None
+        except OSError as error:
+            raise ConfigurationError(f"--model-config {self.path}: {error.strerror}") from error
+        seen = (stat.st_size, stat.st_mtime_ns)
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        if self._config is None or (self.unsettled and now - self._since >= self._settle):
+            self._tried = seen
+            try:
+                self._config, self._wrong = parse_config(self.path.read_text("utf-8"), self.path.parent), ""
+            except (OSError, UnicodeDecodeError, ConfigurationError) as error:
+                self._wrong = f"--model-config {self.path}: {error}"
+        if self._wrong or self._config is None:
+            raise ConfigurationError(self._wrong)
         return self._config
 
 

@@ -169,9 +169,10 @@ class Repository:
         for held in self._held.values():
             held.versions.retry()
         await self._look()
-        if self._unsettled():
-            await asyncio.sleep(self._settle)
-            await self._look()
+        for _ in range(2):  # once for the configuration, and once for what it leads to; but not for an endless copy
+            if self._unsettled():
+                await asyncio.sleep(self._settle)
+                await self._look()
         await self.idle()
 
     async def load(self, name: str) -> None:
@@ -269,7 +270,8 @@ class Repository:
         return min(waits, default=None)
 
     def _unsettled(self) -> bool:
-        return any(held.folder is not None and held.folder.unsettled for held in self._held.values())
+        folders = (held.folder for held in self._held.values())
+        return self._wishes.unsettled or any(folder is not None and folder.unsettled for folder in folders)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -325,6 +327,8 @@ class Repository:
             if name not in wanted and not held.dropped:
                 held.dropped = True
                 held.versions.withdraw()
+        # In the order that was asked for; who leaves is nobody's default.
+        self._held = {entry.name: self._held[entry.name] for entry in config.entries} | self._held
         self._complain("; ".join(folder.trouble for folder in folders.values() if folder.trouble))
 
     def _complain(self, text: str) -> None:

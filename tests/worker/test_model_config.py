@@ -101,10 +101,13 @@ def test_a_file_is_read_again_when_it_has_changed_and_stood_still(tmp_path: Path
     first = file.read(10.0)
     assert names(first) == ["m"]
     assert file.read(100.0) is first, "nothing was read again"
+    assert not file.unsettled
     path.write_text(one(name='"other"'))
     assert names(file.read(101.0)) == ["m"]
     assert names(file.read(101.9)) == ["m"]
+    assert file.unsettled
     assert names(file.read(102.1)) == ["other"]
+    assert not file.unsettled
 
 
 def test_a_file_that_is_emptied_before_it_is_written_is_waited_for(tmp_path: Path) -> None:
@@ -129,8 +132,10 @@ def test_a_bad_edit_is_named_until_it_is_mended(tmp_path: Path) -> None:
     for now in (12.1, 13.1):
         with pytest.raises(ConfigurationError, match=r"models\.config: .*nam"):
             file.read(now)
+        assert not file.unsettled
     path.write_text(one(name='"other"'))
-    file.read(14.0)
+    with pytest.raises(ConfigurationError, match="nam"):
+        file.read(14.0)
     assert names(file.read(15.1)) == ["other"]
 
 
