@@ -30,8 +30,11 @@ def picture(seed: int = 0, size: tuple[int, int] = (320, 240), format: str = "JP
 
 @pytest.fixture(scope="session", autouse=True)
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Registries that are started without a word about their store keep it there, not in the user's home."""
+    """Registries that are started without a word about their store keep it there, not in the user's home; workers what
+    they found out about models.
+    """
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from .config import WorkerSettings
 from .errors import ConfigurationError
 from .image import to_item
 from .model import Model
-from .runtimes import Opened, Options, open_source, reads
+from .runtimes import Opened
+from .runtimes.choice import open_best
 from .source import Source, find_source
 from .tensor import Signature, TensorSpec
 
@@ -30,14 +31,19 @@ def load_model(name: str, version: int, path: str, settings: WorkerSettings, thr
     Raises ConfigurationError saying what to do.
     """
     source = find_source(path, settings)
-    runtime = reads(source.kind)[0] if settings.runtime == "auto" else settings.runtime
-    opened = open_source(runtime, source, Options.of(settings, threads))
-    report: dict[str, Any] = {"runtime": opened.runtime}
+    opened, choice = open_best(path, source, settings, threads)
     seen = as_image_model(source, opened, settings)
     if seen.reason:
         log.warning("%s is served for tensors, not for pictures: %s", name or source.name, seen.reason)
     return Model(
-        name or source.name, version or source.version, opened, seen.card, seen.input, seen.scores, seen.reason, report
+        name or source.name,
+        version or source.version,
+        opened,
+        seen.card,
+        seen.input,
+        seen.scores,
+        seen.reason,
+        {"runtime": choice},
     )
 
 

@@ -96,36 +96,51 @@ def reads(kind: Kind) -> list[str]:
 
 def open_source(name: str, source: Source, options: Options) -> Opened:
     """Raises ConfigurationError: no such engine, not installed, or a model it does not take."""
-    if name not in RUNTIMES:
-        raise ConfigurationError(f"--runtime {name}: expected one of auto, {', '.join(RUNTIMES)}")
+    known(name)
     if source.kind not in RUNTIMES[name][1]:
         raise ConfigurationError(
             f"{source}: the {name} runtime does not read it; {', '.join(reads(source.kind))} would"
         )
+    opened: Opened = _module(name).open(source, options)
+    return opened
+
+
+def open_converted(name: str, converted: Converted, options: Options) -> Opened:
+    """Raises ConfigurationError, or whatever the engine raises."""
+    opened: Opened = _module(name).open_converted(converted, options)
+    return opened
+
+
+def known(name: str) -> None:
+    """Raises ConfigurationError if there is no such engine."""
+    if name not in RUNTIMES:
+        raise ConfigurationError(f"--runtime {name}: expected one of auto, {', '.join(RUNTIMES)}")
+
+
+def _module(name: str) -> Any:
     try:
-        module = import_module(f".{name}", __name__)
+        return import_module(f".{name}", __name__)
     except ImportError as error:
         raise ConfigurationError(
             f"the {name} runtime is not installed ({error.name} is missing): pip install 'fairway[{name}]'"
         ) from error
-    opened: Opened = module.open(source, options)
-    return opened
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A model in another engine's form, made by the one that reads it, and in `folder`.
+    """A model in files that an engine takes, with the signatures that another found in it.
 
-    `files`: signature -> file; LiteRT's holds all of them, as s0, s1, ... The tensors in a file are called i0, i1, ... and
-    o0, o1, ..., in the order of the signature. `variant`: what was changed on the way.
+    `files`: signature -> file. `numbered`: made by conversion: tensors are i0, i1, ... and o0, o1, ... in the order of
+    the signature, and LiteRT's file holds all signatures, as s0, s1, ...; otherwise they have the signature's names.
+    `variant`: what was changed on the way.
     """
 
-    folder: Path
     files: Mapping[str, Path]
     signatures: Mapping[str, Signature]
     default: str
     hints: Hints = field(default_factory=Hints)
     variant: str = ""
+    numbered: bool = True
 
 
 def batch_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> int | None:

@@ -95,14 +95,10 @@ def _onnx(definition: Any, function: Function, path: Path) -> Path:
 
 
 def _ir(definition: Any, function: Function, path: Path) -> Path:
-    import openvino
+    from .openvino import write_ir
 
     graph = path.with_suffix(".pb")
     graph.write_bytes(definition.SerializeToString())
-    try:
-        model = openvino.Core().read_model(graph)
-        openvino.save_model(model, path.with_suffix(".xml"), compress_to_fp16=False)
-        del model
-    finally:
-        graph.unlink()
+    write_ir(graph, path.with_suffix(".xml"))
+    graph.unlink()
     return path.with_suffix(".xml")

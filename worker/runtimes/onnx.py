@@ -40,7 +40,7 @@ def open(source: Source, options: Options) -> OnnxModel:
 
 
 def open_converted(converted: Converted, options: Options) -> OnnxModel:
-    model = OnnxModel(converted.files, options, numbered=True)
+    model = OnnxModel(converted.files, options, converted.numbered)
     model.signatures, model.default, model.hints = converted.signatures, converted.default, converted.hints
     for signature in converted.signatures:
         model.session(signature, wide=False)

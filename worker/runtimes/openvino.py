@@ -5,6 +5,7 @@ Computes in float32 unless bfloat16 is allowed. Threads are not pinned to cores:
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,16 @@ from queue import LifoQueue
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from ..errors import ConfigurationError
 from ..source import Source
 from ..tensor import Signature, TensorSpec
 from . import Converted, Hints, Options, batch_of, give_memory_back, in_chunks
+
+# Where this package is found, an import tells OpenVINO's makers of itself, from a fork of this process; else it is silent.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+import openvino
 
 # OpenVINO's words -> NumPy's.
 DTYPES = {
@@ -39,7 +43,7 @@ def offers_bf16() -> bool:
 def open(source: Source, options: Options) -> OpenVINOModel:
     """Raises ConfigurationError."""
     assert source.path is not None, "it is a file or a folder"
-    model = OpenVINOModel({"serving_default": source.path}, options, None)
+    model = OpenVINOModel({"serving_default": source.path}, options)
     read = model.network("serving_default")
     inputs, outputs = [_spec(port) for port in read.inputs], [_spec(port) for port in read.outputs]
     signature = Signature("serving_default", tuple(inputs), tuple(outputs), "predict", batch_of(inputs, outputs))
@@ -49,11 +53,16 @@ def open(source: Source, options: Options) -> OpenVINOModel:
 
 
 def open_converted(converted: Converted, options: Options) -> OpenVINOModel:
-    model = OpenVINOModel(converted.files, options, converted.folder)
+    model = OpenVINOModel(converted.files, options, converted.numbered)
     model.signatures, model.default, model.hints = converted.signatures, converted.default, converted.hints
     for signature in converted.signatures:
         model.compile(signature)
     return model
+
+
+def write_ir(graph: Path, path: Path) -> None:
+    """A frozen graph's file -> `path` (.xml) and its weights beside it (.bin), in full precision."""
+    openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
 
 
 class OpenVINOModel:
@@ -61,10 +70,10 @@ class OpenVINOModel:
     hints = Hints()
     signatures: Mapping[str, Signature]
 
-    def __init__(self, files: Mapping[str, Path], options: Options, cache: Path | None) -> None:
+    def __init__(self, files: Mapping[str, Path], options: Options, numbered: bool = False) -> None:
         self.runtime = "openvino-bf16" if options.bf16 else "openvino"
         self.streams, self._chunk = options.threads, options.chunk
-        self._files, self._numbered = files, cache is not None
+        self._files, self._numbered = files, numbered
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if options.bf16 else "f32",
             "INFERENCE_NUM_THREADS": options.threads,

@@ -1,0 +1,331 @@
+"""Which engine runs a model: the fastest of those that are installed, can run it, and answer as its own engine does.
+
+Candidates are tried in processes of their own, on pictures from a seed; what was found out is kept, see record.py.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import WorkerSettings
+from ..errors import ConfigurationError
+from ..source import Source
+from . import Opened, Options, installed, known, open_source, probes, reads, record
+
+log = logging.getLogger("fairway.worker")
+
+TRIAL_SECONDS = 300.0  # a process that takes longer is ended, and its engine passed over
+# Settings that say what a model is; nothing else of a worker's settings concerns a trial.
+CONCERNED = ("model", "weights", "labels", "precision", "input_layer", "output_layer")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """`converted`: it takes the model in another form, which the reference makes."""
+
+    name: str  # openvino-bf16
+    runtime: str  # openvino
+    converted: bool
+    bf16: bool = False
+
+    @property
+    def target(self) -> str:
+        """What conversion calls it."""
+        return self.name.removesuffix("-bf16")
+
+    @property
+    def coarse(self) -> bool:
+        """Less than float32."""
+        return self.name != self.runtime
+
+
+def open_best(path: str, source: Source, settings: WorkerSettings, threads: int) -> tuple[Opened, dict[str, Any]]:
+    """The opened model, and how its engine was chosen: fit for JSON. `path`: what `source` was found by.
+
+    Raises ConfigurationError.
+    """
+    options = Options.of(settings, threads)
+    reference, candidates = _candidates(source, settings)
+    weights = not options.weights or Path(options.weights).is_file()
+    if not candidates or not weights:
+        opened = open_source(reference, source, options)
+        return opened, {"chosen": opened.runtime, "because": "nothing else was to be tried"}
+    folder = _writable(record.folder_for(source, settings.choices), record.content_hash(source, options))
+    names = [candidate.name for candidate in candidates]
+    file = folder / f"choice-{record.machine_key(options, settings.precision, [settings.runtime, *names])}.json"
+    found = _open_recorded(file, folder, source, options)
+    if found is None:
+        with record.locked(folder, f"choosing an engine for {source.name}"):
+            found = _open_recorded(file, folder, source, options)  # another process may have been quicker
+            if found is None:
+                entry = _Choosing(path, source, settings, threads, reference, candidates, folder).entry()
+                record.write(file, entry)
+                found = record.open_choice(entry, folder, source, options), {**entry["report"], "cached": False}
+    return found
+
+
+def _candidates(source: Source, settings: WorkerSettings) -> tuple[str, list[Candidate]]:
+    """The engine that defines the answers, and what may take its place. Forced to one engine, that is the only candidate.
+
+    No candidates: the first is what serves.
+    """
+    wanted, readers = settings.runtime, reads(source.kind)
+    if wanted != "auto":
+        known(wanted)
+    available = [name for name in readers if installed(name)] or readers[:1]
+    reference = available[0]
+    convertible = reference == "tensorflow"
+    found = []
+    for name in ("litert", "onnx", "openvino"):
+        direct = name in readers and name != reference and not convertible
+        if not direct and (not convertible or not installed(name) or (name == "onnx" and not _finds("tf2onnx"))):
+            continue
+        if name in available or convertible:
+            found.append(Candidate(name, name, convertible))
+    if settings.precision != "exact" and installed("openvino") and (convertible or "openvino" in readers):
+        found.append(Candidate("openvino-bf16", "openvino", convertible, bf16=True))
+    if settings.precision == "int8-ok" and convertible and installed("litert"):
+        found.append(Candidate("litert-int8", "litert", True))
+    if wanted == "auto":
+        return reference, found
+    if wanted == reference or not convertible:
+        return wanted, []
+    fitting = [candidate for candidate in found if candidate.runtime == wanted]
+    if not fitting:
+        missing = "tf2onnx" if wanted == "onnx" and installed(wanted) else wanted
+        raise ConfigurationError(
+            f"{source}: the {wanted} runtime cannot be given it ({missing} is not installed, or cannot run it): "
+            f"pip install 'fairway[{missing}]', or take another --runtime"
+        )
+    return reference, fitting
+
+
+def _open_recorded(file: Path, folder: Path, source: Source, options: Options) -> tuple[Opened, dict[str, Any]] | None:
+    entry = record.read(file)
+    if entry is None:
+        return None
+    try:
+        return record.open_choice(entry, folder, source, options), {**entry["report"], "cached": True}
+    except Exception as error:  # a file was taken away, or an engine has changed: found out anew
+        log.warning("what was found out about %s is of no use any more: %s", source.name, str(error)[:200])
+        return None
+
+
+class _Choosing:
+    """One search for the fastest."""
+
+    def __init__(
+        self,
+        path: str,
+        source: Source,
+        settings: WorkerSettings,
+        threads: int,
+        reference: str,
+        candidates: list[Candidate],
+        folder: Path,
+    ) -> None:
+        self._source, self._reference, self._candidates, self._folder = source, reference, candidates, folder
+        self._forced = settings.runtime != "auto"
+        self._precision = settings.precision
+        said = {
+            name: value for name, value in asdict(settings).items() if name in CONCERNED or name.startswith("input_")
+        }
+        self._asked = {"settings": said, "path": path, "threads": threads}
+        self._tried: dict[str, dict[str, Any]] = {}
+
+    def entry(self) -> dict[str, Any]:
+        """What is to be recorded. Raises ConfigurationError if the model cannot be loaded at all."""
+        log.info("choosing an engine for %s: %s first, which defines its answers", self._source.name, self._reference)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix="trial-", ignore_cleanup_errors=True) as work:
+            description, files, trouble = self._refer(work)
+            entries = {self._reference: self._entry(description, self._reference, None, False)}
+            for candidate in self._candidates:
+                if trouble or (candidate.converted and candidate.target not in files):
+                    continue
+                entry = self._entry(description, candidate.runtime, files.get(candidate.target, {}), candidate.bf16)
+                entry["variant"] = "-int8" if candidate.name == "litert-int8" else ""
+                self._try(candidate, entry, work)
+                entries[candidate.name] = entry
+            chosen = self._chosen(trouble)
+            entry = entries[chosen]
+            for name in set((entry["files"] or {}).values()):
+                for piece in Path(work).glob(f"{Path(name).stem}.*"):  # weights may lie in a file of their own
+                    piece.replace(self._folder / piece.name)
+        tried = self._tried[chosen]
+        entry["chunk"] = probes.chunk_for(tried.get("rates", {}))
+        entry["report"] = {
+            "chosen": chosen,
+            "reference": self._reference,
+            "because": trouble or ("it was asked for" if self._forced else "the fastest that answers the same"),
+            "precision": self._precision,
+            "tolerance": probes.COARSE if self._coarse(chosen) else probes.EXACT,
+            "tried": self._tried,
+        }
+        log.info("%s runs on %s: %s; %s", self._source.name, chosen, entry["report"]["because"], self._summary(chosen))
+        return entry
+
+    def _refer(self, work: str) -> tuple[dict[str, Any], dict[str, dict[str, str]], str]:
+        """The model's description, the converted files by target, and why nothing can be compared, if that is so."""
+        targets = list(dict.fromkeys(candidate.target for candidate in self._candidates if candidate.converted))
+        description: dict[str, Any] = {}
+        files: dict[str, dict[str, str]] = {}
+        trouble, probe, doing = "", True, ""
+        while True:
+            error = ""
+            for line in self._ask({"do": "reference", "runtime": self._reference, "folder": work, "probe": probe,
+                                   "convert": targets}):  # fmt: skip
+                description = line.get("opened", description)
+                if "rates" in line:
+                    probe = False
+                    self._note(self._reference, rates=line["rates"])
+                if "converting" in line:
+                    doing = line["converting"]
+                    targets.remove(doing)
+                if "converted" in line:
+                    files[line["converted"]], doing = line["files"], ""
+                if "failed" in line:
+                    self._pass_over(line["failed"], f"cannot be converted: {line['error']}")
+                    doing = ""
+                error = line.get("error", "") if "failed" not in line else error
+            if not description:
+                raise ConfigurationError(error or f"{self._source}: {self._reference} ended without a word")
+            if doing:  # the converter took the process with it; the others are tried all the same
+                self._pass_over(doing, f"cannot be converted: {error}")
+                doing = ""
+            elif error and probe:
+                trouble = f"it cannot be compared: {error}"
+                self._tried.setdefault(self._reference, {"reason": trouble})
+                break
+            if not targets:
+                break
+        return description, files, trouble
+
+    def _try(self, candidate: Candidate, entry: dict[str, Any], work: str) -> None:
+        request = {
+            "do": "candidate",
+            "entry": entry,
+            "folder": work,
+            "coarse": candidate.coarse,
+            "anyway": self._forced,
+        }
+        found: dict[str, Any] = {}
+        for line in self._ask(request):
+            found |= line
+        if (
+            reason := found.get("error")
+            or found.get("reason")
+            or ("" if "rates" in found else "it ended without a word")
+        ):
+            self._pass_over(candidate.name, reason, **found)
+        else:
+            self._note(candidate.name, **found)
+
+    def _chosen(self, trouble: str) -> str:
+        if self._forced:
+            name = self._candidates[0].name
+            tried = self._tried.get(name, {})
+            if "rates" not in tried:
+                raise ConfigurationError(
+                    f"{self._source}: the {name} runtime cannot run it: {tried.get('reason') or trouble}"
+                )
+            if tried["reason"]:
+                log.warning("%s does not answer as %s does: %s", name, self._reference, tried["reason"])
+            return name
+        fit = [name for name, tried in self._tried.items() if "rates" in tried and not tried["reason"]]
+        return max(fit, key=lambda name: probes.speed(self._tried[name]["rates"])) if fit else self._reference
+
+    def _note(self, name: str, **found: Any) -> None:
+        rates = {int(size): round(rate, 1) for size, rate in found["rates"].items()}
+        self._tried[name] = {"rates": rates, "difference": found.get("difference", 0.0), "reason": ""}
+        log.info("trying %s ... %s", name, self._summary(name))
+
+    def _pass_over(self, name: str, reason: str, **found: Any) -> None:
+        rates = {int(size): round(rate, 1) for size, rate in found.get("rates", {}).items()}
+        self._tried[name] = {"reason": reason, **({"rates": rates} if rates else {})}
+        self._tried[name] |= {key: found[key] for key in ("difference",) if key in found}
+        log.info("trying %s ... passed over: %s", name, reason)
+
+    def _summary(self, name: str) -> str:
+        tried = self._tried[name]
+        best = max(tried.get("rates", {0: 0.0}).items(), key=lambda pair: pair[1])
+        return f"{best[1]:,.0f} items/s in batches of {best[0]}, largest difference {tried.get('difference', 0.0):.1g}"
+
+    def _coarse(self, name: str) -> bool:
+        return any(candidate.coarse for candidate in self._candidates if candidate.name == name)
+
+    def _entry(
+        self, description: Mapping[str, Any], runtime: str, files: dict[str, str] | None, bf16: bool
+    ) -> dict[str, Any]:
+        return {
+            "format": record.FORMAT, **description, "runtime": runtime, "files": files, "bf16": bf16, "variant": "",
+        }  # fmt: skip
+
+    def _ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """A trial's lines; its last one is an error if it did not end well."""
+        yield from _asked({**self._asked, **request})
+
+
+def _asked(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    root = str(Path(__file__).parents[3])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as said, os.fdopen(reading, encoding="utf-8") as answers:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", f"{__package__}.trial", str(writing)],
+                stdin=subprocess.PIPE, stdout=said, stderr=said, pass_fds=(writing,), env=environment,
+            )  # fmt: skip
+        finally:
+            os.close(writing)
+        end = threading.Timer(TRIAL_SECONDS, process.kill)
+        end.start()
+        try:
+            assert process.stdin is not None, "a pipe"
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            for line in answers:
+                yield json.loads(line)
+            if code := process.wait():
+                said.seek(0)
+                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+                how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+                yield {"error": f"the process that tried it ended ({how}): {''.join(last)[:200]}"}
+        finally:
+            end.cancel()
+            process.kill()
+            process.wait()
+            if process.stdin:
+                process.stdin.close()
+
+
+def _writable(wanted: Path, content: str) -> Path:
+    """`wanted`, or if nothing can be written there the user's cache, or a folder for as long as this process lives."""
+    for parent in (wanted, record.user_cache()):
+        folder = parent / content
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError as error:
+            log.debug("%s: %s", folder, error)
+    folder = Path(tempfile.mkdtemp(prefix="fairway-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _finds(library: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(library) is not None

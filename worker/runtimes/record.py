@@ -1,0 +1,189 @@
+"""What was found out about a model, kept beside it: its signatures, and which engine runs it best on which machine.
+
+A folder for each content of a model, named by its hash: converted files, and `choice-<key>.json`, whose key stands for
+everything else that the choice depends on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+from ..card import input_spec
+from ..source import Source
+from ..tensor import Signature, TensorSpec
+from . import Converted, Hints, Opened, Options, open_converted, open_source
+
+FORMAT = 1
+FOLDER = ".fairway"
+PACKAGES = {
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tf2onnx"),
+    "litert": ("ai-edge-litert",),
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+}
+LOCK_SECONDS = 600.0  # how long another process may be at it
+LOCK_POLL = 0.2
+LOCK_REMARK = 10.0
+
+log = logging.getLogger("fairway.worker")
+
+
+def content_hash(source: Source, options: Options) -> str:
+    """Of the model's files, and of what it is read by."""
+    said = hashlib.sha256(json.dumps([FORMAT, source.kind, source.target, _reading(options)]).encode())
+    files = [*source.files(), *([Path(options.weights)] if options.weights else [])]
+    for path in files:
+        said.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                said.update(piece)
+    return said.hexdigest()[:32]
+
+
+def machine_key(options: Options, precision: str, candidates: list[str]) -> str:
+    """Of everything else that decides which engine is the fastest."""
+    facts = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "precision": precision,
+        "candidates": candidates,
+        "versions": {name: versions for name, packages in PACKAGES.items() if (versions := _versions(packages))},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def folder_for(source: Source, choices: str) -> Path:
+    """Where what is found out about `source` belongs: where the user says, beside the model, or in the user's cache."""
+    if choices:
+        return Path(choices)
+    if source.path is not None and not source.bundled and os.access(source.path.parent, os.W_OK):
+        return source.path.parent / FOLDER
+    return user_cache()
+
+
+def user_cache() -> Path:
+    """Where the user's programs keep what can be found out again."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache else Path.home() / ".cache") / "fairway"
+
+
+@contextlib.contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """One process at a time; the others say that they wait, and after ten minutes do without."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks: at worst the work is done twice
+        yield
+        return
+    with (folder / "lock").open("a") as file:
+        begun = remarked = time.monotonic()
+        while (now := time.monotonic()) - begun < LOCK_SECONDS:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if now - remarked > LOCK_REMARK or remarked == begun:
+                    log.info("another worker is %s; waiting for it (%.0f s)", doing, now - begun)
+                    remarked = now + 0.001
+                time.sleep(LOCK_POLL)
+        yield
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    waiting = path.with_name(f"{path.name}.{os.getpid()}")
+    waiting.write_text(json.dumps(found, indent=1), "utf-8")
+    waiting.replace(path)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """None if there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def described(opened: Opened) -> dict[str, Any]:
+    """An opened model's signatures and hints, fit for JSON."""
+    hints = opened.hints
+    return {
+        "signatures": [asdict(signature) for signature in opened.signatures.values()],
+        "default": opened.default,
+        "hints": {
+            "input": asdict(hints.input) if hints.input else None,
+            "labels": list(hints.labels),
+            "card": dict(hints.card),
+        },
+    }
+
+
+def converted_from(entry: Mapping[str, Any], folder: Path, source: Source) -> Converted:
+    """What `described` gave, with files: their names in `folder`, or none for the model's own file."""
+    signatures = {raw["name"]: _signature(raw) for raw in entry["signatures"]}
+    hints = Hints(
+        input_spec(entry["hints"]["input"]) if entry["hints"]["input"] else None,
+        tuple(entry["hints"]["labels"]),
+        entry["hints"]["card"],
+    )
+    if entry["files"]:
+        files = {name: folder / file for name, file in entry["files"].items()}
+        return Converted(files, signatures, entry["default"], hints, entry["variant"])
+    assert source.path is not None, "only files are read by two engines"
+    files = dict.fromkeys(signatures, source.path)
+    return Converted(files, signatures, entry["default"], hints, entry["variant"], numbered=False)
+
+
+def _signature(raw: Mapping[str, Any]) -> Signature:
+    inputs, outputs = (
+        tuple(
+            TensorSpec(tensor["name"], tensor["dtype"], None if tensor["shape"] is None else tuple(tensor["shape"]))
+            for tensor in raw[side]
+        )
+        for side in ("inputs", "outputs")
+    )
+    return Signature(raw["name"], inputs, outputs, raw["method"], raw["batch"])
+
+
+def _reading(options: Options) -> list[Any]:
+    return [options.input_layer, options.output_layer, options.labelled]
+
+
+def _versions(packages: tuple[str, ...]) -> list[str]:
+    found = []
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{package} {version_of(package)}")
+    return found
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def open_choice(entry: Mapping[str, Any], folder: Path, source: Source, options: Options) -> Opened:
+    """The model by the engine that an entry names, from the files in `folder`, or its own. Raises whatever that raises."""
+    options = replace(options, bf16=entry["bf16"], chunk=entry.get("chunk", 0))
+    if entry["files"] is None:
+        return open_source(entry["runtime"], source, options)
+    return open_converted(entry["runtime"], converted_from(entry, folder, source), options)

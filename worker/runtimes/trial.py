@@ -1,0 +1,112 @@
+"""A process that tries engines: what crashes here has hurt nobody, and its memory is given back with it.
+
+Reads one request as a line of JSON from standard input, and writes what it finds out, line by line, to the file
+descriptor that is its argument. It ends when standard input does: when whoever asked is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..config import WorkerSettings
+from ..errors import ConfigurationError
+from ..loading import as_image_model
+from ..source import find_source
+from . import Opened, Options, open_source, probes, record
+
+Say = Callable[[dict[str, Any]], None]
+
+PROBES = "probes.pickle"  # made and read by processes of one user, in a folder of theirs that does not last
+
+
+def reference(request: dict[str, Any], say: Say) -> None:
+    """Describes the model, answers probes, times itself, and converts the model for others."""
+    settings = WorkerSettings(**request["settings"])
+    options = Options.of(settings, request["threads"])
+    source = find_source(request["path"], settings)
+    graphs: Any = None
+    if request["runtime"] == "tensorflow":
+        from . import tensorflow, tensorflow_graphs
+
+        tensorflow.settle(options.threads)
+        with tensorflow_graphs.quiet():
+            graphs = tensorflow_graphs.read(source, options)
+        opened: Opened = tensorflow.from_graphs(graphs, options)
+    else:
+        opened = open_source(request["runtime"], source, options)
+    say({"opened": record.described(opened)})
+    if request["probe"]:
+        use = as_image_model(source, opened, settings)
+        items = probes.pictures(use.card.input) if use.card else None
+        calls = {
+            name: probes.inputs_for(signature, items if name == opened.default else None)
+            for name, signature in opened.signatures.items()
+        }
+        found = {"calls": calls, "answers": probes.answers(opened, calls), "scores": use.scores}
+        (Path(request["folder"]) / PROBES).write_bytes(pickle.dumps(found))
+        say({"rates": probes.rates(opened, calls[opened.default][0])})
+    opened.close()
+    for target in request["convert"]:
+        say({"converting": target})
+        try:
+            from . import conversion, tensorflow_graphs
+
+            with tensorflow_graphs.quiet():
+                files = conversion.convert(graphs, target, Path(request["folder"]))
+        except Exception as error:  # converters raise whatever they like
+            say({"failed": target, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]})
+        else:
+            say({"converted": target, "files": {name: path.name for name, path in files.items()}})
+
+
+def candidate(request: dict[str, Any], say: Say) -> None:
+    """Compares an engine's answers with the reference's, and times it."""
+    settings = WorkerSettings(**request["settings"])
+    options = Options.of(settings, request["threads"])
+    folder = Path(request["folder"])
+    if request["entry"]["bf16"]:
+        from . import openvino
+
+        if not openvino.offers_bf16():
+            raise ConfigurationError("this processor does not compute in bfloat16")
+    opened = record.open_choice(request["entry"], folder, find_source(request["path"], settings), options)
+    found = pickle.loads((folder / PROBES).read_bytes())
+    given = probes.answers(opened, found["calls"])
+    comparison = probes.compare(found["answers"], given, found["scores"], request["coarse"])
+    say({"difference": comparison.difference, "reason": comparison.reason})
+    if not comparison.reason or request["anyway"]:
+        say({"rates": probes.rates(opened, found["calls"][opened.default][0])})
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_asker, daemon=True).start()
+    os.nice(5)  # a worker may be serving beside it
+    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as answer:
+
+        def say(line: dict[str, Any]) -> None:
+            answer.write(json.dumps(line) + "\n")
+            answer.flush()
+
+        try:
+            {"reference": reference, "candidate": candidate}[request["do"]](request, say)
+        except Exception as error:
+            kind = "" if isinstance(error, ConfigurationError) else f"{type(error).__name__}: "
+            say({"error": kind + " ".join(str(error).split())[:400]})
+    os._exit(0)  # what engines do when they are taken down does not matter here
+
+
+def _end_with_the_asker() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
