@@ -102,10 +102,10 @@ def test_many_little_lists_are_checked_each() -> None:
     found = read(body, "uint8")
     assert found is not None
     assert np.array_equal(found, picture)
-    for broken in (  # as many numbers and as many lists as before
-        body.replace(b"[0, 1, 2], [3, 4, 5]", b"[0, 1], [2, 3, 4, 5]", 1),
-        body.replace(b"[0, 1, 2], [3, 4, 5]", b"[0, 1, 2, 3], [4, 5]", 1),
-        body.replace(b"[117, 118, 119]], [[120, 121, 122], ", b"[117, 118, 119], [120, 121, 122]], [", 1),
+    for broken in (  # as many numbers and as many lists as before, and the first ones as long
+        body.replace(b"[3, 4, 5], [6, 7, 8]", b"[3, 4], [5, 6, 7, 8]", 1),
+        body.replace(b"[3, 4, 5], [6, 7, 8]", b"[3, 4, 5, 6], [7, 8]", 1),
+        body.replace(b"[237, 238, 239]], [[240, 241, 242], ", b"[237, 238, 239], [240, 241, 242]], [", 1),
     ):
         assert broken != body
         assert read(broken, "uint8") is None
@@ -136,6 +136,29 @@ def test_parsers_are_used_again_but_never_under_somebodys_hands() -> None:
         parser = large._parser
     assert parser not in numbers._idle
     assert len(numbers._idle) <= numbers.KEPT_PARSERS
+
+
+@given(st.lists(finite | st.booleans() | st.none(), min_size=1), st.sampled_from(DTYPES))
+@example([2**63], "uint64")
+@example([2**64], "uint64")
+@example([1, 2**63], "int64")
+@example([1.0], "int32")
+def test_numbers_of_many_objects_are_read_alike(values: list[Any], dtype: str) -> None:
+    body = json.dumps({"x": [{"y": value} for value in values]}).encode()
+    quick = None
+    with numbers.Reader(body) as reader:
+        if reader.fields is not None and reader.holds_objects(reader.fields["x"]):
+            members = [found for found in reader.objects(reader.fields["x"]) if found is not None]
+            quick = reader.column([found["y"] for found in members], dtype)
+            assert reader.finished
+    try:
+        exact = elements.dense([found["y"] for found in numbers.parse(body)["x"]], dtype)
+    except BadRequest:
+        assert quick is None
+        return
+    if quick is not None:
+        assert quick.dtype == exact.dtype
+        assert np.array_equal(quick, exact)
 
 
 # -- the exact reader -------------------------------------------------------------------------------------------------
@@ -184,6 +207,15 @@ def test_nothing_but_bad_request_is_raised(body: bytes) -> None:
 
 def test_what_follows_the_document_is_ignored() -> None:
     assert numbers.parse(b'\xef\xbb\xbf {"x": 1} {"y": ') == {"x": 1}
+
+
+def test_what_would_be_millions_of_pythons_objects_is_refused_before() -> None:
+    most = b'{"x": [' + b"1," * (numbers.MAX_VALUES - 2)  # and two brackets
+    assert len(numbers.parse(most + b"1]}")["x"]) == numbers.MAX_VALUES - 1
+    for more in (b"1,1]}", b"[1]]}", b'{"x":1}]}', b"1,"):
+        with pytest.raises(BadRequest, match="more than 1048576 values"):
+            numbers.parse(most + more)
+    assert len(read(most + b"1,1,1]}", "int64")) == numbers.MAX_VALUES + 1  # which are no objects there
 
 
 def test_numbers_beyond_64_bits_are_floats() -> None:

@@ -134,6 +134,9 @@ AT_0 = AT_1.replace("1", "0", 1)
         ({"instances": [1]}, {"serving_default": Signature("serving_default", (), ())}, "Failed to get input map"),
         ({"instances": [[1, 2], [3, 4], [5, 6, 7]]}, INTS, "Expecting tensor size: 2 but got: 3"),
         ({"instances": [[1, 2], [[3, 4]]]}, INTS, AT_1 + "Expecting shape [2] but got: [1,2]"),
+        ({"instances": [{"x": [1, 2]}, {"x": [1, 2, 3]}]}, INTS, "Expecting tensor size: 2 but got: 3"),
+        ({"instances": [{"x": [1, 2]}, {"x": [[1, 2]]}]}, INTS, "Expecting shape [2] but got: [1,2]"),
+        ({"instances": [{"x": 1}, {"x": [1]}]}, INTS, "Expecting shape [] but got: [1]"),
         ({"instances": [1, [1]]}, INTS, AT_1 + "Expecting shape [] but got: [1]"),
         (
             {"instances": [[1, 2], ["a", "b"]]},

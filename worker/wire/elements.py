@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,18 +32,46 @@ def dense(value: Any, dtype: str) -> NDArray[Any]:
 
     A value that is no list becomes an array of shape (). Raises BadRequest.
     """
-    shape: list[int] = []
-    inner = value
-    while isinstance(inner, list):
-        if len(shape) == numbers.MAX_DIMENSIONS:
-            raise BadRequest(f"Lists are nested in more than {numbers.MAX_DIMENSIONS} levels")
-        shape.append(len(inner))
-        inner = inner[0] if inner else None
-    flat: list[Any] = []
-    _fill(value, 0, shape, _reader(dtype), flat)
-    array = np.empty(len(flat), "object" if dtype == "bytes" else dtype)
-    array[:] = flat
-    return array.reshape(shape)
+    column = Column(dtype)
+    column.add(value)
+    array = column.array()
+    return array.reshape(array.shape[1:])
+
+
+class Column:
+    """One tensor of many items: values as `dense` takes them, all of one shape."""
+
+    def __init__(self, dtype: str) -> None:
+        self._dtype, self._read = dtype, _reader(dtype)
+        self._shape: list[int] | None = None
+        self._items = 0
+        self._flat: list[Any] = []
+
+    def add(self, value: Any) -> None:
+        """Raises BadRequest."""
+        shape: list[int] = []
+        inner = value
+        while isinstance(inner, list):
+            if len(shape) == numbers.MAX_DIMENSIONS:
+                raise BadRequest(f"Lists are nested in more than {numbers.MAX_DIMENSIONS} levels")
+            shape.append(len(inner))
+            inner = inner[0] if inner else None
+        before = len(self._flat)
+        _fill(value, 0, shape, self._read, self._flat)
+        expected, size = self._shape, len(self._flat) - before
+        if expected is None:
+            self._shape = shape
+        elif prod(expected) != size:
+            raise BadRequest(f"Expecting tensor size: {prod(expected)} but got: {size}")
+        elif expected != shape:
+            raise BadRequest(f"Expecting shape {_shape_text(expected)} but got: {_shape_text(shape)}")
+        self._items += 1
+
+    def array(self) -> NDArray[Any]:
+        """Of shape (items, ...)."""
+        array = np.empty(len(self._flat), "object" if self._dtype == "bytes" else self._dtype)
+        array[:] = self._flat
+        return array.reshape(self._items, *(self._shape or ()))
 
 
 def guessed(value: Any) -> NDArray[Any]:
@@ -120,6 +148,10 @@ def _fill(value: Any, level: int, shape: Sequence[int], read: Callable[[Any], An
         )
     for inner in value:
         _fill(inner, level + 1, shape, read, flat)
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
 
 
 def _reader(dtype: str) -> Callable[[Any], Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from math import inf, isinf, prod
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_DIMENSIONS = 32
-FEW_LISTS = 512  # so many are looked at one by one
+MAX_VALUES = 2**20  # that are made Python's objects: of a hundred bytes and more
+LONG_BYTES = 100  # lists of so many are looked at one by one
 # How far whole numbers have a float of their own, and a little less: what RapidJSON's users call lossless.
 WHOLE = {"float16": 2**11 - 1, "float32": 2**24 - 1, "float64": 2**53 - 1}
 # Parsers keep their memory, which costs more to be had again than a document to be read. Large ones give it back.
@@ -45,6 +47,7 @@ _WORDS = {
     "Invalid \\escape": "Invalid escape character in string.",
     "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
 }
+_BRACKET = re.compile(r"[][{}]")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 
@@ -100,13 +103,29 @@ class Reader:
             return None
         return {name: value[name] for name in names}  # items() would make Python's objects of everything
 
-    def objects(self, value: Any) -> list[dict[str, Any]] | None:
-        """Of a list of objects, the members of each; None if it is something else, or empty."""
-        if not isinstance(value, simdjson.Array) or not len(value) or not isinstance(value[0], simdjson.Object):
-            return None
+    def holds_objects(self, value: Any) -> bool:
+        """Whether it is a list whose first element is an object."""
+        return isinstance(value, simdjson.Array) and len(value) > 0 and isinstance(value[0], simdjson.Object)
+
+    def objects(self, value: Any) -> Iterator[dict[str, Any] | None]:
+        """The members of each object of a list; None for what is none."""
         self._lists -= 1
-        found = [members for element in value if (members := self.members(element)) is not None]
-        return found if len(found) == len(value) else None
+        return map(self.members, value)
+
+    def column(self, values: Sequence[Any], dtype: str) -> NDArray[Any] | None:
+        """Numbers, or lists of them of one shape, as one array with a further dimension before all others; else None."""
+        kinds = _KINDS.get(dtype)
+        types = set(map(type, values))
+        if types <= {int, float}:
+            if kinds is None or (kinds != "d" and float in types):
+                return None
+            try:
+                return _narrowed(np.array(values, _BUFFERS[kinds[-1]]), dtype)
+            except OverflowError:
+                return None
+        arrays = [self.array(value, dtype) for value in values]
+        found = [array for array in arrays if array is not None and array.shape == getattr(arrays[0], "shape", None)]
+        return np.stack(found) if len(found) == len(values) else None
 
     def array(self, value: Any, dtype: str = "") -> NDArray[Any] | None:
         """A list, or lists of lists, of numbers -> an array of their shape; a number -> one of shape (). No `dtype`: int64,
@@ -118,7 +137,8 @@ class Reader:
         if kinds is None:
             return None
         if type(value) in (int, float):
-            return _narrowed(np.array(value), dtype) if kinds == "d" or type(value) is int else None
+            column = self.column([value], dtype)
+            return None if column is None else column.reshape(())
         shape = _shape(value)
         if not shape or not self._is_regular(value, shape):
             return None
@@ -133,14 +153,14 @@ class Reader:
         whole, self._lists = lists == self._lists, self._lists - lists
         if self._lists < 0:
             return False
-        if lists <= FEW_LISTS or len(shape) == 2 or not whole:
+        if lists * LONG_BYTES < len(self._body) or not whole:
             return _walked(value, shape)
         # A picture is a hundred thousand little lists. All brackets of the document are its own, so that the document
         # without its numerals shows from the first bracket on what it is made of.
         skeleton = self._body.translate(None, _NUMERALS)
         expected = b"[" + b"," * (shape[-1] - 1) + b"]"
         for size in reversed(shape[:-1]):
-            expected = b"[" + b",".join([expected] * size) + b"]"
+            expected = b"[" + ((expected + b",") * size)[:-1] + b"]"
         return skeleton.startswith(expected, skeleton.index(b"["))
 
 
@@ -151,6 +171,11 @@ def parse(body: bytes) -> dict[str, Any]:
     """
     if not body:
         raise BadRequest("JSON Parse error: The document is empty")
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise BadRequest(
+            f"JSON Parse error: more than {MAX_VALUES} values, and they are no regular arrays of plain numbers: is it cut "
+            "off, or ragged, or are there NaNs? Send fewer at once, or an array as application/x-npy"
+        )
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -241,13 +266,12 @@ def _broken(words: str, offset: int) -> BadRequest:
 
 def _missing_comma(before: str) -> str:
     """json has one message for lists and objects; which of them is open here?"""
-    last = 0
-    brackets = _STRING.sub("", before)
-    for at in range(len(brackets) - 1, -1, -1):
-        last += {"]": 1, "}": 1, "[": -1, "{": -1}.get(brackets[at], 0)
-        if last < 0:
-            if brackets[at] == "{":
-                return "Missing a comma or } after an object member."
+    closed = 0
+    for bracket in reversed(_BRACKET.findall(_STRING.sub("", before))):
+        closed += 1 if bracket in "]}" else -1
+        if closed < 0 and bracket == "{":
+            return "Missing a comma or } after an object member."
+        if closed < 0:
             break
     return "Missing a comma or ] after an array element."
 

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from ..errors import BadRequest
@@ -145,8 +144,8 @@ def _quick(reader: numbers.Reader, signatures: Mapping[str, Signature], default:
         if members.keys() != dtypes.keys():
             return None
         inputs = {name: reader.array(members[name], dtype) for name, dtype in dtypes.items()}
-    elif (objects := reader.objects(value)) is not None and rows:
-        inputs = _quick_rows(reader, objects, dtypes)
+    elif rows and reader.holds_objects(value):
+        inputs = _quick_rows(reader, value, dtypes)
     elif len(dtypes) == 1:
         inputs = {name: reader.array(value, dtype) for name, dtype in dtypes.items()}
     else:
@@ -157,17 +156,16 @@ def _quick(reader: numbers.Reader, signatures: Mapping[str, Signature], default:
     return Predict(signature.name, rows, found) if len(found) == len(dtypes) else None
 
 
-def _quick_rows(reader: numbers.Reader, rows: list[dict[str, Any]], dtypes: Mapping[str, str]) -> Tensors | None:
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes}
-    for members in rows:
-        if members.keys() != dtypes.keys():
+def _quick_rows(
+    reader: numbers.Reader, value: Any, dtypes: Mapping[str, str]
+) -> Mapping[str, NDArray[Any] | None] | None:
+    columns: dict[str, list[Any]] = {name: [] for name in dtypes}
+    for members in reader.objects(value):
+        if members is None or members.keys() != dtypes.keys():
             return None
         for name, column in columns.items():
-            array = reader.array(members[name], dtypes[name])
-            if array is None or (column and array.shape != column[0].shape):
-                return None
-            column.append(array)
-    return {name: np.stack(column) for name, column in columns.items()}
+            column.append(members[name])
+    return {name: reader.column(column, dtypes[name]) for name, column in columns.items()}
 
 
 # -- requests, exactly ----------------------------------------------------------------------------------------------
@@ -223,7 +221,7 @@ def _from_instances(instances: list[Any], dtypes: Mapping[str, str]) -> Tensors:
             "tensorinfo_map"
         )
     named = _is_object(instances[0])
-    columns: dict[str, list[NDArray[Any]]] = {}
+    columns = {name: elements.Column(dtype) for name, dtype in dtypes.items()}
     for index, element in enumerate(instances):
         at = f"Failed to process element: {index}"
         if _is_object(element) != named:
@@ -231,26 +229,16 @@ def _from_instances(instances: list[Any], dtypes: Mapping[str, str]) -> Tensors:
             raise BadRequest(f"Expecting {expected} but got {got} at item {index} of input list")
         for name, value in element.items() if named else ((next(iter(dtypes)), element),):
             try:
-                _add(columns, name, value, dtypes)
+                if name not in columns:
+                    raise BadRequest(f"JSON object: does not have named input: {name}")
+                columns[name].add(value)
             except BadRequest as error:
                 key = f" key: {name}" if named else ""
                 raise BadRequest(f"{at}{key} of 'instances' list. Error: {_quoted(error)}") from error
         if named and element.keys() != dtypes.keys():
             wanted = ",".join(sorted(dtypes))
             raise BadRequest(f"{at} of 'instances' list. JSON object: {shown(element)} must only have keys: {wanted}")
-    return {name: np.stack(column) for name, column in columns.items()}
-
-
-def _add(columns: dict[str, list[NDArray[Any]]], name: str, value: Any, dtypes: Mapping[str, str]) -> None:
-    if name not in dtypes:
-        raise BadRequest(f"JSON object: does not have named input: {name}")
-    array = elements.dense(value, dtypes[name])
-    column = columns.setdefault(name, [])
-    if column and column[0].size != array.size:
-        raise BadRequest(f"Expecting tensor size: {column[0].size} but got: {array.size}")
-    if column and column[0].shape != array.shape:
-        raise BadRequest(f"Expecting shape {_shape_text(column[0])} but got: {_shape_text(array)}")
-    column.append(array)
+    return {name: column.array() for name, column in columns.items()}
 
 
 def _from_inputs(value: Any, dtypes: Mapping[str, str]) -> Tensors:
@@ -274,10 +262,6 @@ def _is_object(value: Any) -> bool:
 
 def _quoted(error: BadRequest) -> str:
     return f"INVALID_ARGUMENT: {error}"  # as a status prints itself
-
-
-def _shape_text(array: NDArray[Any]) -> str:
-    return f"[{','.join(map(str, array.shape))}]"
 
 
 def _only_output(reader: numbers.Reader) -> NDArray[Any] | None:
