@@ -63,37 +63,52 @@ def fitting(signature: Signature, inputs: Mapping[str, NDArray[Any]]) -> tuple[A
     return arrays, items, stacked
 
 
-def key(signature: Signature, arrays: Arrays) -> tuple[Any, ...]:
+def key(signature: Signature, arrays: Arrays, pictures: bool) -> tuple[Any, ...]:
     """Equal for what may share a call."""
     if len(arrays) == 1:
         for array in arrays.values():
-            return signature.name, array.shape[1:]
-    return signature.name, tuple(arrays[spec.name].shape[1:] for spec in signature.inputs)
+            return pictures, signature.name, array.shape[1:]
+    return pictures, signature.name, *(arrays[spec.name].shape[1:] for spec in signature.inputs)
 
 
 def run(
-    model: Model, signature: Signature, parts: Sequence[Arrays], counts: Sequence[int], size: int, wide: bool
+    model: Model,
+    signature: Signature,
+    parts: Sequence[Arrays],
+    counts: Sequence[int],
+    size: int,
+    wide: bool,
+    pictures: bool = False,
 ) -> list[Arrays]:
-    """The outputs of each of `parts`, which have `counts` items, from one call with `size`. Raises ModelError."""
-    items = sum(counts)
+    """The outputs of each of `parts`, which have `counts` items, from one call with `size`; of `pictures` only `scores`.
+
+    Raises ModelError.
+    """
     if signature.batch is None:
-        return [_run(model, signature, parts[0], wide)]
-    if size == items and len(parts) == 1:
         outputs = _run(model, signature, parts[0], wide)
-        for name, array in outputs.items():
-            if array.ndim == 0 or len(array) != size:
-                raise _odd_output(name, array, size)
-        return [outputs]
-    inputs = {name: _joined([part[name] for part in parts], size) for name in parts[0]}
-    found: list[Arrays] = [{} for _ in parts]
-    for name, array in _run(model, signature, inputs, wide).items():
+        return [{"scores": scores_of(model, outputs, 1)} if pictures else outputs]
+    inputs = parts[0]
+    if len(parts) > 1 or counts[0] != size:
+        inputs = {name: _joined([part[name] for part in parts], size) for name in inputs}
+    outputs = _run(model, signature, inputs, wide)
+    for name, array in outputs.items():
         if array.ndim == 0 or len(array) != size:
-            raise _odd_output(name, array, size)
-        start = 0
-        for outputs, number in zip(found, counts, strict=True):
-            outputs[name] = array[start : start + number]
-            start += number
+            raise ModelError(f"the model's output {name!r} has shape {list(array.shape)}; expected {size} items")
+    if pictures:
+        outputs = {"scores": scores_of(model, outputs, size)}
+    if len(parts) == 1:
+        return [outputs if counts[0] == size else {name: array[: counts[0]] for name, array in outputs.items()}]
+    found, start = [], 0
+    for number in counts:
+        found.append({name: array[start : start + number] for name, array in outputs.items()})
+        start += number
     return found
+
+
+def raw(model: Model, signature: Signature, upload: bytes | memoryview) -> Arrays:
+    """An upload as it is, as one item."""
+    data = upload if type(upload) is bytes else bytes(upload)
+    return {model.image_input: np.array(data if signature.batch is None else [data], object)}
 
 
 def pieces(signature: Signature, arrays: Arrays, parts: Sequence[int], stacked: bool) -> list[Arrays]:
@@ -167,10 +182,6 @@ def _joined(arrays: Sequence[NDArray[Any]], size: int) -> NDArray[Any]:
     if at < size:
         whole[at:] = whole[at - 1]
     return whole
-
-
-def _odd_output(name: str, array: NDArray[Any], size: int) -> ModelError:
-    return ModelError(f"the model's output {name!r} has shape {list(array.shape)}; expected {size} items")
 
 
 def _other_names(signature: Signature, inputs: Mapping[str, Any]) -> BadRequest:

@@ -163,7 +163,7 @@ class Crew:
         key: Any = None
         try:
             arrays = self._decoded(job)
-            key = call.key(request.signature, arrays)
+            key = call.key(request.signature, arrays, True)
         except WorkerError as error:
             self._fail([job], error)
         finally:
@@ -232,7 +232,7 @@ class Crew:
         served = request.served
         self.events.append((served.counts, items))
         pieces, counts = [job.value[0] for job in jobs], [job.items for job in jobs]
-        return call.run(served.model, request.signature, pieces, counts, size, wide)
+        return call.run(served.model, request.signature, pieces, counts, size, wide, request.pictures)
 
     def _succeed(self, jobs: list[Job], found: list[dict[str, NDArray[Any]]], items: int, seconds: float) -> None:
         for job, outputs in zip(jobs, found, strict=True):

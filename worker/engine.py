@@ -170,13 +170,23 @@ class Engine:
         signature = served.signature
         request = Request(served, signature, until, self._loop.create_future(), pictures=True, stacked=True)
         batching = served.batchings[signature.name]
-        request.jobs = [
-            Job(
-                served.lane, batching, 1, encoded=True, deadline=until, priority=priority, owner=request,
-                value=(upload, place),
-            )
-            for place, upload in enumerate(uploads)
-        ]  # fmt: skip
+        if model.card.input.kind == "raw":  # nothing to decode: it need not pass through a thread of its own
+            found = [call.raw(model, signature, upload) for upload in uploads]
+            request.jobs = [
+                Job(
+                    served.lane, batching, 1, key=call.key(signature, piece, True), deadline=until, priority=priority,
+                    owner=request, value=(piece, place),
+                )
+                for place, piece in enumerate(found)
+            ]  # fmt: skip
+        else:
+            request.jobs = [
+                Job(
+                    served.lane, batching, 1, encoded=True, deadline=until, priority=priority, owner=request,
+                    value=(upload, place),
+                )
+                for place, upload in enumerate(uploads)
+            ]  # fmt: skip
         return await self._answered(request)
 
     async def infer(
@@ -205,7 +215,7 @@ class Engine:
         until = inf if deadline is None else deadline
         request = Request(served, meant, until, self._loop.create_future(), pictures=False, stacked=stacked)
         batching = served.batchings[meant.name]
-        key = call.key(meant, arrays)
+        key = call.key(meant, arrays, False)
         parts = batching.parts(items)
         pieces = call.pieces(meant, arrays, parts, stacked)
         request.jobs = [

@@ -78,9 +78,7 @@ class Request:
 
     def answer(self) -> Answer:
         """Put together from those to its pieces. Raises ModelError if they make none."""
-        model, pieces = self.served.model, self.answers
+        pieces = self.answers
         if self.signature.batch is None and self.stacked and not self.pictures:
             pieces = [{name: array[None] for name, array in piece.items()} for piece in pieces]
-        if self.pictures:
-            pieces = [{"scores": call.scores_of(model, piece, 1)} for piece in pieces]
         return Answer(call.joined(pieces), self.queue, self.decode, self.infer, self.batch, self.served.counts)

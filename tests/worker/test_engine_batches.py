@@ -275,6 +275,31 @@ async def test_pictures_of_different_sizes_do_not_share_a_call() -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("batch", [0, None])
+async def test_uploads_for_a_model_that_reads_them_itself(batch: int | None) -> None:
+    class Reads(OnePicture):
+        def __init__(self) -> None:
+            lead: tuple[int | None, ...] = (None,) if batch == 0 else ()
+            spec = TensorSpec("x", "bytes", lead), TensorSpec("y", "float32", (*lead, 3))
+            self.signatures = {"d": Signature("d", spec[:1], spec[1:], batch=batch)}
+
+        def run(
+            self, inputs: Mapping[str, NDArray[Any]], signature: str, wide: bool = False
+        ) -> dict[str, NDArray[Any]]:
+            x = inputs["x"]
+            rows = [[len(text), text[:1] == b"a", 0] for text in x.reshape(-1)]
+            return {"y": np.array(rows, np.float32).reshape(*x.shape, 3)}
+
+    card = Card(InputSpec(kind="raw", resize="none"), LABELS)
+    engine = Engine(ImageLimits(), 2, 9, batching="max=4")
+    model = Model("reads", 1, Reads(), card, "x", "y")
+    await engine.add(model)
+    answer = await engine.classify(model, [b"abc", memoryview(b"no picture")[:2]])
+    assert answer.outputs["scores"].tolist() == [[3, 1, 0], [2, 0, 0]]
+    assert answer.decode == 0
+    engine.close()
+
+
 # -- what does not fit ----------------------------------------------------------------------------------------------
 
 NO = [
