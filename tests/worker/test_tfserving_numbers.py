@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,18 @@ def test_many_little_lists_are_checked_each() -> None:
         assert read(broken, "uint8") is None
         with pytest.raises(BadRequest):
             read_exactly(broken, "uint8")
+
+
+def test_what_the_first_lists_promise_is_no_memory_yet() -> None:
+    """A thousand long lists of a thousand lists of a hundred thousand numbers, it seems: 400 gigabytes of them."""
+    first = b"[[" + b",".join([b"1"] * 100_000) + b"]" + b",[1]" * 999 + b"]"
+    body = b'{"x": [' + first + (b",[[1]" + b",[1]" * 999 + b"]") * 999 + b"]}"
+    tracemalloc.start()
+    try:
+        assert read(body, "float32") is None
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_list_that_hides_elsewhere_is_noticed() -> None:

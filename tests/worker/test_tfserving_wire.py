@@ -278,6 +278,25 @@ def test_an_answer_is_read_as_it_was_meant(outputs: dict[str, Any], rows: bool) 
 
 
 @pytest.mark.parametrize(
+    ("body", "dtype", "value"),
+    [
+        (b'{"outputs": 3}', "int64", 3),
+        (b'{"outputs": 3.5}', "float64", 3.5),
+        (b'{"outputs": 9223372036854775808}', "uint64", 2**63),
+        (b'{"outputs": [1, 9223372036854775808]}', "uint64", [1, 2**63]),
+        (b'{"outputs": [1.5, 9223372036854775808]}', "float64", [1.5, 2.0**63]),
+        (b'{"outputs": {"b64": "aGk="}}', "object", b"hi"),
+        (b'{"outputs": true}', "bool", True),
+        (b'{"predictions": []}', "float64", []),
+        (b'{"predictions": [1, 2.5]}', "float64", [1, 2.5]),
+    ],
+)
+def test_small_answers(body: bytes, dtype: str, value: Any) -> None:
+    found = tfserving.decode_response(body)[""]
+    assert (found.dtype.name, found.tolist()) == (dtype, value)
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b'{"predictions": null}', b'{"predictions": [null]}', b'{"error": "x"}']
 )
 def test_what_is_no_answer(body: bytes) -> None:

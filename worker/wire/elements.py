@@ -75,12 +75,15 @@ class Column:
 
 
 def guessed(value: Any) -> NDArray[Any]:
-    """The same, of the dtype that its values look like: bool, int64, float64 or bytes. Raises BadRequest."""
-    kinds = {type(leaf) for leaf in _leaves(value)}
+    """The same, of the dtype that its values look like: bool, int64, uint64, float64 or bytes. Raises BadRequest."""
+    leaves = list(_leaves(value))
+    kinds = set(map(type, leaves))
     if kinds <= {bool} and kinds:
         return dense(value, "bool")
+    if kinds == {int}:
+        return dense(value, "int64" if max(leaves) < 2**63 else "uint64")
     if kinds <= {int, float}:
-        return dense(value, "int64" if kinds == {int} else "float64")
+        return dense(value, "float64")
     return dense(value, "bytes")
 
 

@@ -32,7 +32,7 @@ WHOLE = {"float16": 2**11 - 1, "float32": 2**24 - 1, "float64": 2**53 - 1}
 _idle: list[simdjson.Parser] = []
 KEPT_PARSERS, KEPT_BYTES = 4, 2**22
 # NumPy's dtypes -> simdjson's, in the order they are tried: almost all whole numbers fit the signed ones.
-_KINDS = {"": "id", "uint64": "iu", **dict.fromkeys(WHOLE, "d")}
+_KINDS = {"": "iud", "uint64": "iu", **dict.fromkeys(WHOLE, "d")}
 _KINDS |= dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"), "i")
 _BUFFERS = {"d": np.float64, "i": np.int64, "u": np.uint64}
 _NUMERALS = b"0123456789+-.eE \t\r\n"
@@ -114,13 +114,11 @@ class Reader:
 
     def column(self, values: Sequence[Any], dtype: str) -> NDArray[Any] | None:
         """Numbers, or lists of them of one shape, as one array with a further dimension before all others; else None."""
-        kinds = _KINDS.get(dtype)
-        types = set(map(type, values))
+        kinds, types = _KINDS.get(dtype, ""), set(map(type, values))
         if types <= {int, float}:
-            if kinds is None or (kinds != "d" and float in types):
-                return None
+            kind = "d" if float in types or kinds == "d" else "u" if dtype == "uint64" else "i"
             try:
-                return _narrowed(np.array(values, _BUFFERS[kinds[-1]]), dtype)
+                return _narrowed(np.array(values, _BUFFERS[kind]), dtype) if kind in kinds else None
             except OverflowError:
                 return None
         arrays = [self.array(value, dtype) for value in values]
@@ -129,7 +127,7 @@ class Reader:
 
     def array(self, value: Any, dtype: str = "") -> NDArray[Any] | None:
         """A list, or lists of lists, of numbers -> an array of their shape; a number -> one of shape (). No `dtype`: int64,
-        or float64 where that will not do.
+        uint64 or float64, the first that will do.
 
         None if it is no such thing, or holds nothing, or a number that `dtype` may not have.
         """
@@ -140,12 +138,13 @@ class Reader:
             column = self.column([value], dtype)
             return None if column is None else column.reshape(())
         shape = _shape(value)
-        if not shape or not self._is_regular(value, shape):
+        # As the first ones are, all can only be if there are so many numbers, each with something between it and the next.
+        if not shape or 2 * prod(shape) > len(self._body) or not self._is_regular(value, shape):
             return None
         flat = next((flat for kind in kinds if (flat := _flat(value, kind)) is not None), None)
         if flat is None or flat.size != prod(shape):
             return None
-        narrow = _narrowed(flat, dtype) if dtype else flat
+        narrow = _narrowed(flat, dtype)
         return None if narrow is None else narrow.reshape(shape)
 
     def _is_regular(self, value: Any, shape: tuple[int, ...]) -> bool:
@@ -303,7 +302,9 @@ def _flat(value: Any, kind: Any) -> NDArray[Any] | None:
 
 
 def _narrowed(wide: NDArray[Any], dtype: str) -> NDArray[Any] | None:
-    """`wide` as `dtype`; None if a number might have lost more than a float loses anyway."""
+    """`wide` as `dtype`, if one is wanted; None if a number might have lost more than a float loses anyway."""
+    if not dtype:
+        return wide
     wanted = np.dtype(dtype)
     if wanted.kind == "f":
         with np.errstate(over="ignore"):

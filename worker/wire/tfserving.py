@@ -104,7 +104,7 @@ def encode_request(inputs: Mapping[str, NDArray[Any]], signature: str = "") -> b
 def decode_response(body: bytes) -> Tensors:
     """The outputs by name, or the only one under the empty name, whichever form they come in.
 
-    Numbers become int64 or float64, as they are written; texts and b64 byte strings. Raises ValueError if it is no answer.
+    Numbers become int64, uint64 or float64, as they are written, texts and b64 byte strings. Raises ValueError.
     """
     with numbers.Reader(body) as reader:
         quick = _only_output(reader)
@@ -117,7 +117,8 @@ def decode_response(body: bytes) -> Tensors:
             columns = value if _is_object(value) else {"": value}
         else:
             value = document["predictions"]
-            columns = {name: [row[name] for row in value] for name in value[0]} if _is_object(value[0]) else {"": value}
+            named = value and _is_object(value[0])
+            columns = {name: [row[name] for row in value] for name in value[0]} if named else {"": value}
         return {name: elements.guessed(column) for name, column in columns.items()}
     except (BadRequest, KeyError, TypeError, IndexError, RecursionError) as error:
         raise ValueError(f"not TensorFlow Serving's answer: {body[:80]!r}") from error
