@@ -12,12 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import BadRequest, ConfigurationError, ModelError, NotFound, NotReady, WorkerError
-from .listing import Folder, Listing
+from .held import Held, metrics, unknown
+from .listing import Folder
 from .model_config import ConfigFile, Directory, Fixed, ModelConfig, ModelEntry, Wishes
 from .rollout import Load, Rollout
 from .source import find_source
@@ -31,24 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fairway.worker")
 
 SETTLE_SECONDS = 1.0  # how long a listing must stand still where nothing is polled
-
-
-@dataclass
-class Held:
-    """One model's name, and all that is known about it. `tried`: what each version's listing was when it was loaded.
-
-    `dropped`: nobody wants it any more; it is forgotten when it is unloaded. `counted`: it was there at the start, or was
-    served since; what comes later and is not served yet makes nobody unready.
-    """
-
-    entry: ModelEntry
-    folder: Folder | None
-    versions: Versions
-    models: dict[int, Model] = field(default_factory=dict)
-    tried: dict[int, Listing] = field(default_factory=dict)
-    leaving: set[asyncio.Task[None]] = field(default_factory=set)
-    dropped: bool = False
-    counted: bool = False
 
 
 class Repository:
@@ -115,22 +97,10 @@ class Repository:
         """
         held = self._held.get(name) if name else next(iter(self._held.values()), None)
         if held is not None:
-            if label:
-                version = held.versions.labels.get(label)
-                if version is None:
-                    raise BadRequest(f"Unrecognized servable version label: {label}")
-            models = held.models
-            if model := models.get(max(models, default=0) if version is None else version):
-                return model
-            if not held.versions.withdrawn:
-                under_way = [s for s in held.versions.statuses() if s.state in ("START", "LOADING")]
-                if any(version in (None, status.version) for status in under_way):
-                    raise NotReady(f"{held.entry.name} is being loaded; try again in a while, or elsewhere")
-        elif not name:
+            return held.find(version, label)
+        if not name:
             raise NotReady("no model is served yet")
-        wanted = name or (held.entry.name if held else "")
-        sought = f"Latest({wanted})" if version is None else f"Specific({wanted}, {version})"
-        raise NotFound(f"Servable not found for request: {sought}")
+        raise unknown(name, version)
 
     def names(self) -> list[str]:
         """Of all models of which there are versions, served or not; the default one first."""
@@ -162,6 +132,10 @@ class Repository:
         wanted = [one for one in held if one.counted and not one.versions.withdrawn]
         return any(one.models for one in held) and all(one.models for one in wanted)
 
+    def metrics(self) -> str:
+        """In Prometheus's text format."""
+        return metrics(self._held.values(), bool(self.trouble))
+
     # -- what operators ask -------------------------------------------------------------------------------------
 
     async def reload(self) -> None:
@@ -182,7 +156,7 @@ class Repository:
         await self.reload()
         held = self._known(name)
         if not held.models:
-            raise ModelError(f"failed to load {name}: {_why(held)}")
+            raise ModelError(f"failed to load {name}: {held.why}")
 
     async def unload(self, name: str) -> None:
         """Out of service until `load`. Returns when its last request is answered. Raises NotFound."""
@@ -199,15 +173,15 @@ class Repository:
         self._wishes = Fixed(config)
         await self.reload()
         new = [self._held[entry.name] for entry in config.entries if entry.name in self._held]
-        failed = [held for held in new if held.entry.name not in before and not held.models]
+        failed = [held for held in new if held.name not in before and not held.models]
         if failed:
-            texts = "; ".join(f"{held.entry.name}: {_why(held)}" for held in failed)
+            texts = "; ".join(f"{held.name}: {held.why}" for held in failed)
             raise ModelError(f"{len(failed)} servable(s) did not become available: {texts}")
         for held in new:
             for label, version in held.entry.labels.items():
                 if held.versions.labels.get(label) != version:
                     raise BadRequest(
-                        f"Request to assign label to version {version} of model {held.entry.name}, which is not "
+                        f"Request to assign label to version {version} of model {held.name}, which is not "
                         "currently available for inference"
                     )
 
@@ -256,7 +230,7 @@ class Repository:
         for held in self._held.values():
             held.counted = True
         if isinstance(self._wishes, Fixed) and not self.ready:
-            texts = [_why(held) for held in self._held.values() if not held.models]
+            texts = [held.why for held in self._held.values() if not held.models]
             raise ConfigurationError("; ".join(texts) or self.trouble)
 
     def _loadable(self) -> bool:
@@ -353,7 +327,7 @@ class Repository:
                 if number is not None and held.folder is not None and held.folder.ready(number):
                     self._loading = asyncio.create_task(self._load(held, number))
                     break
-        if self._loading is None:
+        if self._loading is None and not any(held.versions.returning for held in self._held.values()):
             self._quiet.set()
         else:
             self._quiet.clear()
@@ -362,7 +336,7 @@ class Repository:
         assert self._rollout is not None
         assert held.folder is not None
         found = held.folder.versions[number]
-        name = f"{held.entry.name}/{number}"
+        name = f"{held.name}/{number}"
         held.versions.begun(number)
         held.tried[number] = found.listing
         started = time.monotonic()
@@ -374,12 +348,13 @@ class Repository:
             text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {error}"
             stays = ", ".join(map(str, sorted(held.models)))
             log.warning("%s failed: %s%s", name, text, f"; {stays} stays" if stays else "", exc_info=not known)
+            held.failed += 1
             held.versions.failed(number, text, time.monotonic(), "INVALID_ARGUMENT" if known else "UNKNOWN")
         else:
             before = held.models.get(number)
             held.models[number] = model
             held.versions.loaded(number)
-            held.counted = True
+            held.counted, held.loaded = True, held.loaded + 1
             log.info("%s is served after %.1f s", name, time.monotonic() - started)
             if before is not None:
                 self._leave(held, before, None)
@@ -409,7 +384,7 @@ class Repository:
         if number is not None:
             held.tried.pop(number, None)
             held.versions.unloaded(number)
-            log.info("%s/%d is unloaded", held.entry.name, number)
+            log.info("%s/%d is unloaded", held.name, number)
 
     def _known(self, name: str) -> Held:
         if name not in self._held:
@@ -420,12 +395,6 @@ class Repository:
         return (
             f"<Repository {', '.join(self.served()) or 'nothing served'}{' | ' + self.trouble if self.trouble else ''}>"
         )
-
-
-def _why(held: Held) -> str:
-    """What keeps a model from being served."""
-    messages = [status.message for status in held.versions.statuses() if status.message]
-    return messages[0] if messages else (held.folder.trouble if held.folder else "") or "no version of it was found"
 
 
 def _wishes(settings: WorkerSettings, settle_seconds: float) -> Wishes:

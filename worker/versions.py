@@ -311,6 +311,11 @@ class Versions:
         return any(version.loading for version in self._known.values())
 
     @property
+    def returning(self) -> bool:
+        """Something is wanted again that has to be unloaded first."""
+        return any(self._known[number].state == "UNLOADING" for number in self._wanted)
+
+    @property
     def wanted(self) -> frozenset[int]:
         return frozenset(self._wanted)
 

@@ -247,6 +247,25 @@ async def test_whatever_a_load_raises_is_a_load_that_failed(tmp_path: Path, erro
         assert await shelf.added() == 1
 
 
+async def test_what_the_metrics_say(tmp_path: Path) -> None:
+    publish(tmp_path / "m", 1)
+    async with opened(model=str(tmp_path / "m")) as shelf:
+        publish(tmp_path / "m", 2, broken=True)
+        await shelf.repository.reload()
+        lines = shelf.repository.metrics().splitlines()
+        for line in (
+            'fairway_worker_version_state{model="m",version="2",state="START",code="INVALID_ARGUMENT"} 1',
+            'fairway_worker_version_state{model="m",version="1",state="AVAILABLE",code="OK"} 1',
+            'fairway_worker_versions_loaded{model="m"} 1',
+            'fairway_worker_versions_failed{model="m"} 1',
+            "fairway_worker_repository_trouble 0",
+        ):
+            assert line in lines
+        shutil.rmtree(tmp_path / "m")
+        await shelf.repository.reload()
+        assert "fairway_worker_repository_trouble 1" in shelf.repository.metrics().splitlines()
+
+
 async def test_a_worker_that_is_told_to_end_while_it_loads_does_not_wait_for_that(tmp_path: Path) -> None:
     publish(tmp_path / "m", 1)
     held = threading.Event()

@@ -329,9 +329,12 @@ def test_what_comes_back_while_it_is_being_unloaded_is_loaded_after_that() -> No
     versions = served([1])
     versions.withdraw()
     versions.retired(1)
+    assert not versions.returning
     versions.restore()
+    assert versions.returning
     assert versions.next_load(0) is None
     versions.unloaded(1)
+    assert not versions.returning
     assert settle(versions) == ["+1"]
 
 

@@ -38,10 +38,13 @@ def routes(served: Served, others: Sequence[Route], of_http: Callable[[], str]) 
         return _json({"status": state, "service": served.service, **names}, 200 if ready else 503)
 
     async def models(request: Request) -> Response:
-        return _json({"models": [_described(served, name) for name in served.repository.names()]})
+        repository = served.repository
+        trouble = {"error": repository.trouble} if repository.trouble else {}
+        return _json({"models": [_described(served, name) for name in repository.names()], **trouble})
 
     async def metrics(request: Request) -> Response:
-        return Response((served.engine.metrics.text() + of_http()).encode(), content_type=CONTENT_TYPE)
+        text = served.engine.metrics.text() + served.repository.metrics() + of_http()
+        return Response(text.encode(), content_type=CONTENT_TYPE)
 
     async def described(request: Request) -> Response:
         return _json(written)
@@ -65,6 +68,7 @@ def routes(served: Served, others: Sequence[Route], of_http: Callable[[], str]) 
 def _described(served: Served, name: str) -> dict[str, Any]:
     return {
         "name": name,
+        "labels": served.repository.labels(name),
         "versions": [
             {
                 "version": status.version,
