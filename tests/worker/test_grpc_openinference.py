@@ -52,6 +52,10 @@ def refused(code, text, call, *arguments, **more):
         raise AssertionError("not refused")
 """
 
+END = """
+client.close()  # its __del__ would, while the interpreter ends, and may wait for ever then
+"""
+
 
 @pytest.fixture
 async def door() -> AsyncIterator[GrpcDoor]:
@@ -62,7 +66,7 @@ async def door() -> AsyncIterator[GrpcDoor]:
 async def triton(door: GrpcDoor, script: str, *words: str, after: threading.Event | None = None) -> None:
     """Runs `script` where Triton's client is; what it asserts must hold. It may read a line, which comes with `after`."""
     process = await asyncio.create_subprocess_exec(
-        await asyncio.to_thread(triton_python), "-c", BEGIN + script, door.address, *words,
+        await asyncio.to_thread(triton_python), "-c", BEGIN + script + END, door.address, *words,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     if after is not None:

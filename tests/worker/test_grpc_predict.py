@@ -67,12 +67,14 @@ async def test_encoded_pictures_are_decoded(stub: Any, shape: tuple[int, ...]) -
     }
 
 
-async def test_answers_tell_load_and_timing(stub: Any) -> None:
+async def test_answers_tell_load_and_timing(door: GrpcDoor, stub: Any) -> None:
     call = stub.Predict(asked())
     await call
     said = dict(await call.trailing_metadata())
     assert load.decode(said["endpoint-load-metrics"].encode()).in_flight is not None
     assert timing.decode(said["server-timing"]).keys() == {"queue", "decode", "infer", "encode"}
+    counted = door.engine.metrics.text().splitlines()
+    assert 'fairway_worker_encode_seconds_count{model="half",version="2"} 1' in counted
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ image = triton.InferInput("image", [1], "BYTES")
 image.set_data_from_numpy(np.array([sys.stdin.buffer.read()], object))
 best = client.infer("flowers", [image], outputs=[triton.InferRequestedOutput("scores", class_count=2)])
 print(best.as_numpy("scores").reshape(-1)[0].decode())
+client.close()
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +84,12 @@ def methods(served: Served, most: int) -> dict[str, Behaviour]:
         kinds = {name: kind for kind, name in METHOD_NAMES.items() if kind != "predict"}
         _check_tasks(proto.tasks, kinds)
         examples = wire.read_examples(proto)
+        asked = [(kinds[task.method_name], wire.read_wanted(task)) for task in proto.tasks]
+        answers = await asyncio.gather(*(examples_to(kind, wanted, examples, call) for kind, wanted in asked))
         response = message("tensorflow.serving.MultiInferenceResponse")()
-        for task in proto.tasks:
-            kind = kinds[task.method_name]
-            wanted, result = await examples_to(kind, wire.read_wanted(task), examples, call)
+        for (kind, _), (answered, result) in zip(asked, answers, strict=True):
             field = "classification_result" if kind == "classify" else "regression_result"
-            response.results.add(model_spec=wire.model_spec(wanted), **{field: result})
+            response.results.add(model_spec=wire.model_spec(answered), **{field: result})
         return response
 
     async def get_model_metadata(proto: Any, call: Call) -> Any:
