@@ -153,9 +153,11 @@ async def open_door(
     await listener.start()
     half.entered.clear()
     half.calls = 0
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
-        yield GrpcDoor(half, engine, repository, listener, channel)
-    half.gate.set()
-    await listener.close(0)
-    await repository.close()
-    engine.close()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
+            yield GrpcDoor(half, engine, repository, listener, channel)
+    finally:
+        half.gate.set()
+        await listener.close(0)
+        await repository.close()
+        engine.close()

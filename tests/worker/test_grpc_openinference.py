@@ -320,7 +320,7 @@ async def test_who_calls_at_the_end_is_told_so(door: GrpcDoor) -> None:
     request.inputs.add(name="x", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([1, 2])
     answered = asyncio.Event()
 
-    async def caller(number: int) -> grpc.aio.AioRpcError:
+    async def caller(number: int) -> Any:
         # Options that differ: else gRPC would give all of them one connection.
         async with grpc.aio.insecure_channel(door.address, options=[("caller", number)]) as channel:
             infer = channel.unary_unary(OIP["ModelInfer"].path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from fairway.worker.tensor import TensorSpec
 from fairway.worker.wire import tensor_proto
 from fairway.worker.wire.protobuf import message
 from fairway.worker.wire.tensor_proto import KINDS, from_array, numbers, shape_proto, to_array
+
+from ..conftest import ROOT
 
 TensorProto = message("tensorflow.TensorProto")
 PLAIN = [dtype for dtype, _ in KINDS.values() if dtype not in ("object", "bfloat16")]
@@ -140,6 +145,23 @@ def test_what_tensorflow_has_no_type_for_is_refused() -> None:
 def test_shapes_of_a_model() -> None:
     assert [dim.size for dim in shape_proto(TensorSpec("x", "float32", (None, 4))).dim] == [-1, 4]
     assert shape_proto(TensorSpec("x", "float32", None)).unknown_rank
+
+
+NARROW = """
+import sys
+from fairway.worker.wire.protobuf import message
+from fairway.worker.wire.tensor_proto import numbers, to_array
+tensor = message("tensorflow.TensorProto")
+for values in ({"half_val": [0x3FC0]}, {"tensor_content": b"\\xc0\\x3f"}):
+    array = to_array(tensor(dtype=numbers()["DT_BFLOAT16"], **values))
+    assert (array.dtype, array.item()) == ("float32", 1.5)
+assert "ml_dtypes" not in sys.modules
+"""
+
+
+def test_bfloat16_needs_nothing_but_numpy() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", NARROW], check=True, timeout=60, env=environment)
 
 
 @given(st.binary(max_size=200), st.sampled_from([2**31 - 1, 4096]))

@@ -119,6 +119,8 @@ def _to_array(proto: Any, most: int) -> NDArray[Any]:
     if name not in KINDS:
         raise BadRequest(f"its type is {name}; expected one of {', '.join(KINDS)}")
     dtype, field = KINDS[name]
+    if name == "DT_BFLOAT16":
+        dtype = "float32"  # which it becomes; NumPy itself knows no other
     listed = np.dtype(LISTED.get(name, dtype))  # as what its numbers come
     shape = _shape(proto.tensor_shape)
     count = prod(shape)
@@ -137,7 +139,7 @@ def _to_array(proto: Any, most: int) -> NDArray[Any]:
             raise BadRequest("a byte of its content is neither 0 nor 1")
     else:
         # Only here may a few bytes ask for many.
-        if count * np.dtype("float32" if name == "DT_BFLOAT16" else dtype).itemsize > most:
+        if count * np.dtype(dtype).itemsize > most:
             raise TooLarge(f"a tensor of shape {list(shape)} and type {name} takes more than {most} bytes")
         array = _listed(name, np.dtype(dtype), getattr(proto, field), count, shape)
     if name == "DT_HALF":
