@@ -121,4 +121,5 @@ async def test_memory_is_bounded(warm: Door) -> None:
     await warm.until(answered)
     for writer in writers:
         writer.transport.abort()
+    await warm.until(lambda: not warm.http.connections)
     await warm.is_well()

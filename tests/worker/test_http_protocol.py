@@ -267,6 +267,17 @@ async def test_who_lingers_without_a_word_is_cut_off(warm: Door, monkeypatch: py
     writer.close()
 
 
+async def test_who_sends_on_when_the_connection_ends_gets_to_read_its_answer(warm: Door) -> None:
+    """A close with bytes unread would be a reset, and could overtake the answer."""
+    warm.engine.draining = True
+    reader, writer = await warm.raw(UPLOAD + head("GET", "/healthz") * 50_000)
+    status, headers, _ = await answer(reader)
+    assert (status, headers["connection"]) == (200, "close")
+    assert await ended(reader)
+    writer.close()
+    await writer.wait_closed()
+
+
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
