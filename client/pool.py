@@ -47,6 +47,10 @@ class Pool:
         self.due = -inf  # when the list of candidates must be made anew
         self._judged_at = -inf
         self._by_id: dict[str, Upstream] = {}
+        self._models: frozenset[str] = frozenset()  # what anybody has
+        self._having: dict[
+            str, Candidates
+        ] = {}  # of those who have a model, who may be sent to; until the list changes
         self._slow_start = slow_start_seconds
         self._limit = worker_limit or -1
         self._on_room = on_room
@@ -72,26 +76,41 @@ class Pool:
                 known.served = True
                 newcomers.append(known)
         self._by_id, self.upstreams = fresh, list(fresh.values())
+        self._models = frozenset().union(*(upstream.models for upstream in self.upstreams))
         self.due = -inf
         if joining and self._slow_start and any(fresh.get(u.id) is u and u.instance.serving for u in served):
             for upstream in newcomers:
                 upstream.joined_at = now
 
-    def candidates(self, now: float, exclude: Collection[str] = ()) -> Candidates:
-        """Who may be sent to now, by id not in `exclude`: of all that are left those that stand best, and have room."""
+    def meant(self, model: str) -> str:
+        """`model`, which is NAME or NAME/VERSION, or NAME if nobody has that version. Empty: nobody says that they have it,
+        so that anybody may; or at least knows how to say no.
+        """
+        if model in self._models:
+            return model
+        name = model.rpartition("/")[0]
+        return name if name in self._models else ""
+
+    def candidates(self, now: float, exclude: Collection[str] = (), model: str = "") -> Candidates:
+        """Who may be sent to now, by id not in `exclude`: of all that are left those that stand best, and have room.
+
+        `model`: what `meant` gave: only who has it.
+        """
         if now >= self.due:
             self._judge(now)
+        found = self._candidates if not model else self._of(model, now)
         if not exclude:
-            return self._candidates
-        left = self._candidates.but(exclude)
+            return found
+        left = found.but(exclude)
         # Where the healthy ones have left since, those sent away are the last: better one in doubt than none.
-        return left or self._with_room(Candidates(self, self._standing_best(now, exclude), partial=True))
+        return left or self._with_room(Candidates(self, self._standing_best(now, exclude, model), partial=True))
 
     def started(self, upstream: Upstream, now: float) -> None:
         self.in_flight += 1
         upstream.in_flight = in_flight = upstream.in_flight + 1
         if in_flight == self._limit and self._candidates.among(upstream):
             self._candidates = self._candidates.without(upstream)
+            self._having.clear()
         if upstream.ejections:
             upstream.probing = True
             self.due = -inf
@@ -169,6 +188,14 @@ class Pool:
         self.due, self._judged_at = due, now
         self._best = Candidates(self, self._standing_best(now))
         self._candidates = self._with_room(self._best)
+        self._having.clear()
+
+    def _of(self, model: str, now: float) -> Candidates:
+        """They are judged among themselves: who stands better than all of them, and has not the model, is of no use."""
+        found = self._having.get(model)
+        if found is None:
+            found = self._having[model] = self._with_room(Candidates(self, self._standing_best(now, (), model)))
+        return found
 
     def _ramp(self, upstream: Upstream, now: float) -> float:
         """Sets the share of one that starts slowly. -> when it changes next."""
@@ -179,10 +206,10 @@ class Pool:
         upstream.share = upstream.weight * max(FIRST_SHARE, part)
         return now + self._slow_start / STEPS
 
-    def _standing_best(self, now: float, exclude: Collection[str] = ()) -> list[Upstream]:
+    def _standing_best(self, now: float, exclude: Collection[str] = (), model: str = "") -> list[Upstream]:
         groups: list[list[Upstream]] = [[] for _ in STANDINGS]
         for upstream in self.upstreams:
-            if upstream.id not in exclude:
+            if upstream.id not in exclude and (not model or model in upstream.models):
                 groups[upstream.standing(now)].append(upstream)
         return next((group for group in groups[:AWAY] if group), [])
 
@@ -196,6 +223,7 @@ class Pool:
     def _room(self, upstream: Upstream) -> None:
         if self._best.among(upstream):
             self._candidates = self._candidates.plus(upstream, self._best.even)
+        self._having.clear()
         self._on_room(upstream)
 
     def __repr__(self) -> str:

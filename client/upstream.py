@@ -41,7 +41,7 @@ class Upstream:
 
     __slots__ = (
         "busy_until", "ejected_until", "ejections", "elsewhere", "failing", "failures", "heard_at", "id", "in_flight",
-        "instance", "joined_at", "latency", "order", "probing", "reported", "served", "share", "weight",
+        "instance", "joined_at", "latency", "models", "order", "probing", "reported", "served", "share", "weight",
     )  # fmt: skip
 
     def __init__(self, instance: Instance) -> None:
@@ -65,6 +65,8 @@ class Upstream:
         """What the registry says now."""
         self.instance = instance
         self.share = self.weight = float(instance.weight)
+        # What it may be asked for: `flowers/2` says that it has that version, and so that it has flowers.
+        self.models = frozenset(instance.models).union(name.rpartition("/")[0] or name for name in instance.models)
 
     def standing(self, now: float) -> int:
         """SURE ... AWAY."""

@@ -81,15 +81,14 @@ class Exchange:
         )
         try:
             if upload.left:
-                if not self._door.resolver.has(service):
+                if not self._door.resolver.has(service, self._route.model):
                     await self._somebody(settings.wait_seconds)
                 if expects and not first:
                     await self._client.send(CONTINUE)
                 await upload.hold()
             # Chosen only now: an upload may take long, and who was the right one at its beginning may be gone at its end.
-            chosen = self._door.resolver.choose_now(service, (), self._key) or await self._somebody(
-                settings.wait_seconds
-            )
+            chosen = self._door.resolver.choose_now(service, (), self._key, self._route.model)
+            chosen = chosen or await self._somebody(settings.wait_seconds)
             await self._attempts(chosen)
             self.reusable = head.keep_alive and not upload.left
         finally:
@@ -145,18 +144,18 @@ class Exchange:
 
     async def _another(self, last: Failed, tried: set[str], deadline: float) -> tuple[Pool, Upstream] | None:
         """Whom to try next; None: nobody."""
-        door, service = self._door, self._route.service
+        door, service, model = self._door, self._route.service, self._route.model
         door.budget.request(door.reactor.now, door.requests)
         door.requests = 0
         if not may_retry(last.failure, self._upload.replayable) or not door.budget.spend(door.reactor.now):
             return None
-        chosen = door.resolver.choose_now(service, tried, self._key)
+        chosen = door.resolver.choose_now(service, tried, self._key, model)
         # A worker that is gone may already be missing from the list: whoever is left, or comes, is the next.
         # To a cluster at its limit nobody comes; to wait would only hold the upload longer.
         full = last.refusal is not None and last.refusal[0].status == 429
         wait = min(door.settings.wait_seconds, deadline - door.reactor.now)
         if chosen is None and not full and wait > 0 and await self._available(wait, tried):
-            chosen = door.resolver.choose_now(service, tried, self._key)
+            chosen = door.resolver.choose_now(service, tried, self._key, model)
         return chosen
 
     def _finished(self, outcome: Outcome) -> None:
@@ -170,17 +169,19 @@ class Exchange:
     async def _somebody(self, seconds: float) -> tuple[Pool, Upstream]:
         """A worker, if need be a little later. Raises NoWorker, NotFound."""
         if await self._available(seconds, ()):
-            chosen = self._door.resolver.choose_now(self._route.service, (), self._key)
+            chosen = self._door.resolver.choose_now(self._route.service, (), self._key, self._route.model)
             if chosen is not None:
                 return chosen
         raise no_worker(self._route, self._door.resolver)
 
     async def _available(self, seconds: float, tried: set[str] | tuple[()]) -> bool:
         self._task.deadline = inf  # this wait has its own end
-        metrics = self._door.metrics
+        metrics, route = self._door.metrics, self._route
         metrics.waiting += 1
         try:
-            return await asyncio.ensure_future(self._door.resolver.available(self._route.service, seconds, tried))
+            return await asyncio.ensure_future(
+                self._door.resolver.available(route.service, seconds, tried, route.model)
+            )
         finally:
             metrics.waiting -= 1
 

@@ -38,7 +38,7 @@ class Pages:
         self._settings, self._resolver, self._ready, self._seen = settings, resolver, ready, seen
         # The option's name is what the reader makes of the beginning.
         self._token = read_credentials("--admin", settings.admin_token_file, None, None, None).token.encode()
-        self._lines: dict[tuple[Upstream, Format], bytes] = {}
+        self._lines: dict[tuple[Upstream, Format, bool], bytes] = {}
         host = settings.host
         self._open = host.startswith("unix:") or is_loopback(host)
 
@@ -73,22 +73,23 @@ class Pages:
         """In which form `line` answers the same request again; None: each time is to be looked at."""
         query, accept = found.target.partition("?")[2], head.noted.get(b"accept", b"")
         format = address.wanted(query, accept, self._settings.address_format)
-        simple = head.keep_alive and head.http11 and head.method == b"GET" and not self._resolver.key_header
+        simple = head.http11 and head.method == b"GET" and not self._resolver.key_header
+        simple = simple and not found.model
         return format if simple and format != "json" else None
 
-    def line(self, service: str, format: Format) -> bytes | None:
+    def line(self, service: str, format: Format, close: bool) -> bytes | None:
         """The whole answer with the next worker's address; None when there is none at the moment."""
         chosen = self._resolver.choose_now(service)
         if chosen is None:
             return None
         upstream = chosen[1]
-        known = self._lines.get((upstream, format))
+        known = self._lines.get((upstream, format, close))
         if known is None:
             reply = address.answer(Lookup(service, (upstream.instance,), self._settings.address_ttl_seconds), format)
-            known = reply.encode(b"GET", close=False, http11=True)
+            known = reply.encode(b"GET", close, http11=True)
             if len(self._lines) >= REMEMBERED:
                 self._lines.clear()
-            self._lines[upstream, format] = known
+            self._lines[upstream, format, close] = known
         return known
 
     def _check(self, head: RequestHead, found: Route, admin: bool) -> None:
@@ -105,11 +106,12 @@ class Pages:
     async def _lookup(self, head: RequestHead, found: Route, task: Task) -> Lookup:
         resolver = self._resolver
         key = head.value(resolver.key_header) if resolver.key_header else b""
-        instances = tuple(resolver.some(found.service, AT_MOST, key))
+        instances = tuple(resolver.some(found.service, AT_MOST, key, found.model))
         if not instances:
             task.deadline = inf  # this wait has its own end
-            await asyncio.ensure_future(resolver.available(found.service, self._settings.wait_seconds))
-            instances = tuple(resolver.some(found.service, AT_MOST, key))
+            wait = self._settings.wait_seconds
+            await asyncio.ensure_future(resolver.available(found.service, wait, (), found.model))
+            instances = tuple(resolver.some(found.service, AT_MOST, key, found.model))
             if not instances:
                 raise no_worker(found, resolver)
         return Lookup(found.service, instances, self._settings.address_ttl_seconds)

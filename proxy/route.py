@@ -3,6 +3,7 @@
 /-/healthz  /-/readyz  /-/workers  /-/metrics   the proxy's own
 /-/direct/PATH                          307 to PATH at a worker
 /-/services/NAME/PATH                   PATH at a worker of NAME, as the X-Fairway-Service header would
+/v1/models/M...  /v2/models/M...        at a worker that has the model M, and the version if one is named
 /healthz  /readyz                       the proxy's own too: a worker's are never shown as if they were the cluster's
 anything else                           what the mode says
 """
@@ -24,12 +25,16 @@ OWN: dict[str, Manner] = {
 
 @dataclass(frozen=True)
 class Route:
-    """`target`: path and query for the worker, as received. `named`: the caller asked for this service by name."""
+    """`target`: path and query for the worker, as received. `named`: the caller asked for this service by name.
+
+    `model`: NAME or NAME/VERSION if the path names one, else empty.
+    """
 
     manner: Manner
     service: str
     target: str
     named: bool = False
+    model: str = ""
 
     @property
     def target_bytes(self) -> bytes:
@@ -54,7 +59,8 @@ def route(mode: Mode, method: str, target: str, header_service: str | None, defa
     if path == "/-/direct" or path.startswith("/-/direct/"):
         if mode not in ("auto", "redirect"):
             raise NotFound(f"{target}: this proxy runs in mode {mode} and does not redirect")
-        return Route("redirect", service, (path.removeprefix("/-/direct") or "/") + mark + query, named)
+        path = path.removeprefix("/-/direct") or "/"
+        return Route("redirect", service, path + mark + query, named, model_of(path))
     if path == "/-" or path.startswith("/-/"):
         raise NotFound(
             f"{target}: no such page; the proxy's own are /-/healthz, /-/readyz, /-/workers, /-/metrics, "
@@ -62,4 +68,18 @@ def route(mode: Mode, method: str, target: str, header_service: str | None, defa
         )
     manner: Manner
     manner = ("address" if method in ("GET", "HEAD") and path == "/" else "forward") if mode == "auto" else mode
-    return Route(manner, service, path + mark + query, named)
+    return Route(manner, service, path + mark + query, named, model_of(path))
+
+
+def model_of(path: str) -> str:
+    """NAME or NAME/VERSION of the model that a path of TensorFlow Serving's API, or of the Open Inference Protocol, names.
+
+    >>> model_of("/v1/models/flowers/versions/2:predict")
+    'flowers/2'
+    """
+    if not path.startswith(("/v1/models/", "/v2/models/")):
+        return ""
+    first, _, rest = path.removeprefix(path[: len("/v1/models/")]).partition("/")
+    name = unquote(first.partition(":")[0] if path.startswith("/v1") else first)
+    version = rest.removeprefix("versions/").partition("/")[0].partition(":")[0] if rest.startswith("versions/") else ""
+    return f"{name}/{int(version)}" if name and version.isdigit() and len(version) < 20 else name
