@@ -48,9 +48,7 @@ class Pool:
         self._judged_at = -inf
         self._by_id: dict[str, Upstream] = {}
         self._models: frozenset[str] = frozenset()  # what anybody has
-        self._having: dict[
-            str, Candidates
-        ] = {}  # of those who have a model, who may be sent to; until the list changes
+        self._having: dict[str, Candidates] = {}  # of those with a model; as long as `_candidates`
         self._slow_start = slow_start_seconds
         self._limit = worker_limit or -1
         self._on_room = on_room
