@@ -87,6 +87,12 @@ class Engine:
         """How its items come together in calls, and what was measured: fit for JSON."""
         return dict(model.report.get("batching", {}))
 
+    def overloaded(self, held: int) -> Overloaded:
+        """What is said to one who finds `held` requests before it, which is too many."""
+        # Until those are answered that wait already: there is room sooner, but others want it as well.
+        wait = max(1.0, held * self._per_answer)
+        return Overloaded(f"{held} requests are waiting already; try again in {wait:.0f} s, or elsewhere", held, wait)
+
     async def hung(self) -> None:
         """Returns when a call of a model hangs: then the process should end, and another take its place."""
         await self._begun().wait()
@@ -236,13 +242,7 @@ class Engine:
             raise NotReady(HANGS)
         if self.waiting >= self.max_waiting:
             served.counts.failed(REJECTED)
-            # Until those are answered that wait already: there is room sooner, but others want it as well.
-            wait = max(1.0, self.waiting * self._per_answer)
-            raise Overloaded(
-                f"{self.waiting} requests are waiting already; try again in {wait:.0f} s, or elsewhere",
-                self.waiting,
-                wait,
-            )
+            raise self.overloaded(self.waiting)
         if deadline is not None and deadline <= monotonic():
             served.counts.failed(TIMEOUT)
             raise late()

@@ -180,9 +180,11 @@ async def test_uploads_beyond_the_limit_are_not_even_read(warm: Door) -> None:
     """One is held (`max_waiting` is 1): the next gets 429 from its head alone, with or without Expect."""
     _, held = await warm.raw(UPLOAD + BODY[:3])
     await warm.until(lambda: warm.http.in_flight == 1)
+    warm.engine._per_answer = 6.3  # as if the last answers had come so slowly
     reader, second = await warm.raw(UPLOAD)
-    async with asyncio.timeout(PATIENCE):
-        assert (await reader.readline()).startswith(b"HTTP/1.1 429 ")
+    status, headers, body = await answer(reader)
+    assert (status, headers["retry-after"]) == (429, "7")
+    assert body == {"error": "1 requests are waiting already; try again in 6 s, or elsewhere"}
     reader, third = await warm.raw(UPLOAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
     async with asyncio.timeout(PATIENCE):
         said = await reader.readuntil(b"\r\n\r\n")

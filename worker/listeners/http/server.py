@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ....registry.prometheus import family
-from ...errors import Overloaded, TooLarge, WorkerError
+from ...errors import TooLarge, WorkerError
 from ...wire import content_encoding, load
 from ...wire.timing import FIELD as SERVER_TIMING
 from ...wire.timing import Timing, completed
@@ -127,9 +127,7 @@ class HttpListener:
             raise self.too_large(head.length)
         engine = self._engine
         if self.uploads >= engine.max_waiting:
-            raise Overloaded(
-                f"{self.uploads} uploads are held already; try again in a second, or elsewhere", self.uploads
-            )
+            raise engine.overloaded(self.uploads)
         if "content-encoding" in head.headers:
             coding = _coding(head)
             if coding not in content_encoding.CODINGS:
