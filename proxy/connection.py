@@ -120,10 +120,11 @@ class Connection:
             known = proxy.lookups.get(head_bytes)
             if known is not None and not rest:  # `GET /` once more, byte for byte
                 head, found, format = known
-                if format is not None and (line := proxy.pages.line(found.service, format)) is not None:
+                again = head.keep_alive
+                if format is not None and (line := proxy.pages.line(found.service, format, not again)) is not None:
                     status, sent = 200, len(line)
-                    await self._say(line, True)
-                    return True
+                    await self._say(line, again)
+                    return again
             else:
                 head = parse_request(head_bytes)
                 found = proxy.route(head)

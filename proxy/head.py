@@ -68,12 +68,21 @@ _known_statuses: Final[dict[bytes, tuple[int, bytes, bool]]] = {}
 _known_lengths: Final[dict[bytes, int]] = {}
 
 
+class Field:
+    """A line that was read. `name`: lower case, if it is of interest; `ours`: the line as we write it, if it is kept."""
+
+    __slots__ = ("name", "ours", "value")
+
+    def __init__(self, name: bytes, value: bytes, ours: bytes) -> None:
+        self.name, self.value, self.ours = name, value, ours
+
+
 class Lines:
     """Fields already understood, by their raw line. Bounded in number and size; credentials are not remembered."""
 
     def __init__(self, noted: frozenset[bytes], dropped: frozenset[bytes]) -> None:
         self._noted, self._dropped = noted, dropped
-        self._known: dict[bytes, tuple[bytes, bytes, bytes]] = {}
+        self._known: dict[bytes, Field] = {}
 
     def read(self, lines: list[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
         """-> what matters here: lower-case name -> value; the lines to keep. Raises BadRequest."""
@@ -81,27 +90,28 @@ class Lines:
         kept: list[bytes] = []
         known = self._known
         for line in lines:
-            name, value, ours = known.get(line) or self._learn(line)
+            field = known.get(line) or self._learn(line)
+            name = field.name
             if name:
+                value = field.value
                 if name in noted:
                     if name in ONCE:
                         raise BadRequest(f"{name.decode()} must be there once, not twice")
                     value = noted[name] + b", " + value
                 noted[name] = value
-            if ours:
-                kept.append(ours)
+            if field.ours:
+                kept.append(field.ours)
         return noted, kept
 
-    def _learn(self, line: bytes) -> tuple[bytes, bytes, bytes]:
-        """-> its name if it is of interest, its value, the line as we write it if it is kept."""
+    def _learn(self, line: bytes) -> Field:
         found = FIELD.fullmatch(line)
         if found is None:
             raise BadRequest(f"this is no header field: {shown(line)}")
         name, value = found[1].lower(), found[2].strip(b" \t")
         if b"_" in name and name.replace(b"_", b"-") in self._dropped | ONCE:
-            return b"", b"", b""  # to many a server behind us Content_Length is Content-Length
+            return Field(b"", b"", b"")  # to many a server behind us Content_Length is Content-Length
         ours = b"" if name in self._dropped else b"%b: %b\r\n" % (found[1], value)
-        field = name if name in self._noted else b"", value, ours
+        field = Field(name if name in self._noted else b"", value, ours)
         if name not in SECRET:
             remember(self._known, line, field)
         return field

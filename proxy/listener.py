@@ -68,8 +68,6 @@ class Listener:
                     self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
             sock.setblocking(False)
-            if self._path is None:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._let_in(sock, peer[0] if self._path is None else "")
 
     def _resume(self) -> None:
@@ -84,6 +82,7 @@ def _at_port(host: str, port: int, shared: bool) -> socket.socket:
     family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those who are let in inherit it
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return _listening(sock, where)

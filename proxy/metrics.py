@@ -103,6 +103,16 @@ class Usage:
     started: float | None = None
 
 
+class Durations:
+    """Of one service's requests: how many fell into each of BUCKETS, and beyond; and all of them together, in seconds."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.total = 0.0
+
+
 class Metrics:
     """Counts. The plain numbers are set by whoever knows them, at the latest just before `snapshot`.
 
@@ -121,7 +131,7 @@ class Metrics:
         self.uploads_held = self.held_bytes = 0
         self.lines_dropped = 0
         self._requests: dict[tuple[str, str, int], int] = {}
-        self._durations: dict[str, list[float]] = {}  # one for each bucket, one for what is slower, and the sum
+        self._durations: dict[str, Durations] = {}
         self._retries: Counter[tuple[str, str]] = Counter()
         self._ejections: Counter[tuple[str, str]] = Counter()
         self._services = set(services)
@@ -136,10 +146,10 @@ class Metrics:
             key = service, worker, status if status in CODES else status // 100 * 100
             self._requests[key] = self._requests.get(key, 0) + 1
             if service not in self._durations:
-                self._durations[service] = [0] * (len(BUCKETS) + 2)
+                self._durations[service] = Durations()
         durations = self._durations[service]
-        durations[bisect_left(BUCKETS, seconds)] += 1
-        durations[-1] += seconds
+        durations.total += seconds
+        durations.counts[bisect_left(BUCKETS, seconds)] += 1
 
     def retried(self, service: str, reason: str) -> None:
         """`reason`: one of few, such as the values of client/retry.py's Failure."""
@@ -169,7 +179,9 @@ class Metrics:
         found["requests_total"] = [
             ((service, worker, str(status)), (count,)) for (service, worker, status), count in self._requests.items()
         ]
-        found["request_duration_seconds"] = [((name,), tuple(found)) for name, found in self._durations.items()]
+        found["request_duration_seconds"] = [
+            ((name,), (*each.counts, each.total)) for name, each in self._durations.items()
+        ]
         found["retries_total"] = [(names, (count,)) for names, count in self._retries.items()]
         found["ejections_total"] = [(names, (count,)) for names, count in self._ejections.items()]
         found["processes"] = [((), (1,))]

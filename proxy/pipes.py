@@ -19,6 +19,7 @@ AVAILABLE = hasattr(os, "splice")
 MOVE_BYTES = 65536  # moved at once when nothing is held: what the default pipe takes; larger ones measured no better
 
 if AVAILABLE:
+    splice: Final = os.splice
     NOWHERE: Final = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     MOVE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
     MORE: Final = MOVE | os.SPLICE_F_MORE  # only while more is sure to come at once, else TCP waits 200 ms for it
@@ -54,13 +55,13 @@ class Pipe:
 
     def fill(self, fd: int, most: int) -> int:
         """From a socket. 0: its end. Raises BlockingIOError when it has nothing, or the pipe has no room."""
-        count = os.splice(fd, self.writer, most, flags=MOVE)
+        count = splice(fd, self.writer, most, None, None, MOVE)
         self.held += count
         return count
 
     def drain(self, fd: int, more: bool) -> int:
         """Into a socket; how much it took. Raises BlockingIOError, ConnectionError."""
-        count = os.splice(self.reader, fd, self.held, flags=MORE if more else MOVE)
+        count = splice(self.reader, fd, self.held, None, None, MORE if more else MOVE)
         self.held -= count
         return count
 
@@ -74,7 +75,7 @@ class Pipe:
         """Lets go of what is in it: /dev/null takes references as they are."""
         try:
             while self.held:
-                self.held -= os.splice(self.reader, NOWHERE, self.held, flags=MOVE) or self.held
+                self.held -= splice(self.reader, NOWHERE, self.held, None, None, MOVE) or self.held
         except OSError:
             pass  # `give` will close it
 

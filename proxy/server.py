@@ -198,7 +198,7 @@ class Proxy:
             if given and len(given) <= 128 and REQUEST_ID.issuperset(given):
                 return b"X-Request-ID: %b\r\n" % given
         self._ids += 1
-        return b"X-Request-ID: %b%x\r\n" % (self._id_prefix, self._ids)
+        return b"X-Request-ID: %b%d\r\n" % (self._id_prefix, self._ids)
 
     def remember(self, head_bytes: bytes, head: RequestHead, found: Route) -> None:
         if found.manner == "address" and head.length == 0 and len(head_bytes) <= MEMORABLE and not self.draining:
