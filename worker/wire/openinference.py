@@ -201,17 +201,19 @@ def _split(body: bytes, length: int | None) -> tuple[dict[str, Any], memoryview]
 
 def _read_arrays(body: bytes) -> dict[str, Any] | None:
     """As `read_json`, but `data` are arrays of their datatypes. None where something is not as usual, right or wrong."""
-    reader = numbers.Reader(body)
-    message = reader.fields
-    if message is None:
-        return None
-    for key in ("inputs", "outputs"):
-        if key not in message:
-            continue
-        message[key] = found = reader.objects(message[key])
-        if found is None or not all(_read_tensor(reader, tensor) for tensor in found):
+    with numbers.Reader(body) as reader:
+        message = reader.fields
+        if message is None:
             return None
-    return message if _read_parameters(reader, message) and reader.finished else None
+        for key in ("inputs", "outputs"):
+            if key not in message:
+                continue
+            if not reader.holds_objects(message[key]):
+                return None
+            message[key] = found = list(reader.objects(message[key]))
+            if not all(tensor is not None and _read_tensor(reader, tensor) for tensor in found):
+                return None
+        return message if _read_parameters(reader, message) and reader.finished else None
 
 
 def _read_parameters(reader: numbers.Reader, message: dict[str, Any]) -> bool:
