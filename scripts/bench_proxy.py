@@ -14,6 +14,7 @@ The proxy beside nginx, haproxy, node http-proxy and aiohttp, where they are ins
 One proxy alone on the first core; the load and four workers that throw uploads away on the last. All take turns in every
 round; figures are medians over the rounds, ratios are taken within each. CPU is utime+stime of all the proxy's processes.
 Each answer is compared with the right one; in the first round, which does not count, the workers compare each upload too.
+Ours is compiled when it begins (scripts/compile), and measured in pure Python beside that; --quick takes what lies there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 
 import bench_proxy_plots
 from bench_machine import LOAD_CORE, busy_seconds, cpu_seconds, described, end_on_sigterm, free_ports, own_seconds
-from bench_proxy_contenders import versions
+from bench_proxy_contenders import compiled, versions
 from bench_proxy_load import Programs
 from bench_proxy_sections import FORWARDING, QUICK, SECTIONS, Bench, Scope, say
 
@@ -57,6 +58,9 @@ def main() -> int:
     if unknown := [section for section in only if section not in SECTIONS]:
         parser.error(f"--only {','.join(unknown)}: expected some of {','.join(SECTIONS)}")
     sizes = tuple(int(float(size) * 1000) for size in given.sizes.split(","))
+    form = "compiled" if compiled(anew=not given.quick) else "interpreted"
+    if form == "interpreted":
+        say("ours is not compiled (scripts/compile says why): measured in pure Python alone")
     scope = replace(QUICK, sizes=sizes) if given.quick else Scope(sizes, given.rounds, given.seconds)
     end_on_sigterm()
     os.sched_setaffinity(0, {LOAD_CORE})
@@ -74,7 +78,8 @@ def main() -> int:
                 say(f"failed: {bench.findings.failures[-1]}")
     took = time.monotonic() - began
     others = max(0.0, busy_seconds() - busy - (own_seconds() - own)) / took * 100
-    print(f"{described()}; {versions()}. Took {took:.0f} s; other processes used {others:.0f} % of a core meanwhile.")
+    print(f"{described()}; fairway {form}, {versions()}.")
+    print(f"Took {took:.0f} s; other processes used {others:.0f} % of a core meanwhile.")
     for text in (*bench.findings.left_out, *bench.findings.failures):
         print(f"Without {text}.")
     if given.json:

@@ -24,6 +24,8 @@ from pathlib import Path
 from bench_machine import CONTENDER_CORE, LOAD_CORE, cpu_seconds, free_ports, listens, peak_memory, pinned
 
 HERE = Path(__file__).parent / "proxies"
+ROOT = Path(__file__).parents[1]
+COMPILED = ROOT / "build/compiled"
 MANY = 1_000_000_000
 INSTALL = {
     "nginx": "apt-get install nginx-light",
@@ -151,9 +153,20 @@ def node_modules() -> str:
 # -- how each is begun -------------------------------------------------------------------------------------------------
 
 
-def fairway(*options: str) -> Callable[[Place], list[str]]:
+def compiled(anew: bool = True) -> bool:
+    """Whether our package is there compiled; `anew`: as its sources are now (scripts/compile)."""
+    made = COMPILED / ".made"
+    if anew and subprocess.run([ROOT / "scripts/compile"], check=False).returncode:
+        made.unlink(missing_ok=True)
+    return made.exists()
+
+
+def fairway(*options: str, pure: bool = False) -> Callable[[Place], list[str]]:
+    """Compiled where that was made, and not asked to be `pure` Python."""
+    path = ROOT / "src" if pure or not compiled(anew=False) else COMPILED
     return lambda place: [
-        *(sys.executable, "-m", "fairway", "proxy", f"--port={place.port}", f"--static={place.listed}"),
+        *("/usr/bin/env", f"PYTHONPATH={path}", sys.executable),
+        *("-m", "fairway", "proxy", f"--port={place.port}", f"--static={place.listed}"),
         *options,
     ]
 
@@ -227,9 +240,11 @@ def aiohttp(place: Place) -> list[str]:
 
 def kinds(options: Sequence[str] = ()) -> list[Kind]:
     """`options`: more of them for ours."""
+    pure = [Kind("fairway-pure", "fairway, pure Python", fairway(*options, pure=True))] if compiled(anew=False) else []
     tuned = "proxy_request_buffering off; client_body_buffer_size 256k; proxy_buffering on;"
     return [
         Kind("fairway", "fairway", fairway(*options)),
+        *pure,
         Kind("fairway-copy", "fairway, --no-splice", fairway("--no-splice", *options)),
         Kind("nginx", "nginx", nginx(), ("nginx",)),
         Kind("nginx-tuned", "nginx, tuned", nginx(tuned), ("nginx",)),

@@ -9,7 +9,7 @@ from typing import Any
 from bench_proxy_findings import OURS, Findings, size_name
 
 COLOURS = {
-    **{OURS: "#1b7f4d", "nginx": "#e3a04b", "nginx-tuned": "#c2571a", "haproxy": "#3267a8"},
+    **{OURS: "#1b7f4d", "fairway-pure": "#8cc7a6", "nginx": "#e3a04b", "nginx-tuned": "#c2571a", "haproxy": "#3267a8"},
     **{"haproxy-splice": "#8fb4dd", "node": "#888888", "node-keepalive": "#bbbbbb", "aiohttp": "#a066b8"},
 }
 WAYS = {"forwarded": ("#e3a04b", 4.5), "by address": ("#1b7f4d", 1.5)}  # where they are the same, both are seen

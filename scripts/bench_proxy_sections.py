@@ -16,13 +16,24 @@ from bench_proxy_findings import OURS, SIZES, Findings, size_name
 from bench_proxy_load import Load, Programs
 
 FORWARDING = (
-    *(OURS, "fairway-copy", "nginx", "nginx-tuned", "haproxy", "haproxy-splice", "node", "node-keepalive", "aiohttp"),
+    *(
+        OURS,
+        "fairway-pure",
+        "fairway-copy",
+        "nginx",
+        "nginx-tuned",
+        "haproxy",
+        "haproxy-splice",
+        "node",
+        "node-keepalive",
+        "aiohttp",
+    ),
     "direct",
 )
-ADDRESSING = (OURS, "nginx-return", "node-p2p", "aiohttp")
-AT_ONE_CORE = ("direct", OURS, "nginx-tuned", "haproxy", "haproxy-splice")
+ADDRESSING = (OURS, "fairway-pure", "nginx-return", "node-p2p", "aiohttp")
+AT_ONE_CORE = ("direct", OURS, "fairway-pure", "nginx-tuned", "haproxy", "haproxy-splice")
 LOADED = (OURS, "nginx-tuned", "haproxy")
-REMEMBERING = (OURS, "nginx", "nginx-tuned", "haproxy", "node", "node-keepalive", "aiohttp")
+REMEMBERING = (OURS, "fairway-pure", "nginx", "nginx-tuned", "haproxy", "node", "node-keepalive", "aiohttp")
 
 
 @dataclass(frozen=True)

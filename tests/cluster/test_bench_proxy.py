@@ -57,6 +57,11 @@ def test_every_table_comes_out(tmp_path: Path) -> None:
     assert "Without node http-proxy, as in the article: node is not installed" in done.stdout
     _, *parts = ("\n" + done.stdout).split("\n### ")
     assert len(parts) == len(sections)
+    if (ROOT / "build/compiled/.made").exists():  # by scripts/compile: then both are measured
+        assert "fairway compiled" in done.stdout
+        assert "| fairway, pure Python |" in parts[0]
+    else:
+        assert "fairway interpreted" in done.stdout
     missing = {name for name in ("nginx", "haproxy") if f"Without {name}: {name} is not installed" in done.stdout}
     for part, (title, names) in zip(parts, LINES.items(), strict=False):
         assert part.startswith(title)
