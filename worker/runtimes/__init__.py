@@ -190,26 +190,3 @@ def give_memory_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc's own
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def load(settings: WorkerSettings, threads: int) -> Any:
-    """A model with `predict(batch) -> scores`, for the engine that knows one image model only."""
-    from ..loading import load_model
-
-    model = load_model("", 0, settings.model, settings, threads)
-    if model.card is None:
-        raise ConfigurationError(model.reason)
-    return Model(model)
-
-
-class Model:
-    def __init__(self, model: Any) -> None:
-        self.name, self.version, self.card, self._model = model.name, str(model.version), model.card, model
-
-    def predict(self, batch: Any) -> Any:
-        model = self._model
-        signature = model.loaded.default
-        step = model.loaded.signatures[signature].batch
-        parts = [batch] if step == 0 else list(batch) if step is None else [batch[i : i + 1] for i in range(len(batch))]
-        results = [model.loaded.run({model.image_input: part}, signature)[model.scores] for part in parts]
-        return results[0] if step == 0 else np.stack(results) if step is None else np.concatenate(results)

@@ -26,6 +26,8 @@ from . import Opened, Options, installed, known, open_source, probes, reads, rec
 
 log = logging.getLogger("fairway.worker")
 
+# OpenVINO computes these in 32 bits: probes would not show it, larger numbers would.
+NARROWED = ("int64", "uint64", "uint32", "float64")
 TRIAL_SECONDS = 300.0  # a process that takes longer is ended, and its engine passed over
 # Settings that say what a model is; nothing else of a worker's settings concerns a trial.
 CONCERNED = ("model", "weights", "labels", "precision", "input_layer", "output_layer")
@@ -154,6 +156,9 @@ class _Choosing:
             for candidate in self._candidates:
                 if trouble or (candidate.converted and candidate.target not in files):
                     continue
+                if candidate.runtime == "openvino" and not self._forced and (long := _long(description)):
+                    self._pass_over(candidate.name, f"it would compute {long} in 32 bits")
+                    continue
                 entry = self._entry(description, candidate.runtime, files.get(candidate.target, {}), candidate.bf16)
                 entry["variant"] = "-int8" if candidate.name == "litert-int8" else ""
                 self._try(candidate, entry, work)
@@ -275,6 +280,12 @@ class _Choosing:
     def _ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """A trial's lines; its last one is an error if it did not end well."""
         yield from _asked({**self._asked, **request})
+
+
+def _long(description: Mapping[str, Any]) -> str:
+    """The first tensor that is wider than what OpenVINO computes with."""
+    tensors = [spec for raw in description["signatures"] for spec in (*raw["inputs"], *raw["outputs"])]
+    return next((f"{spec['name']}, of {spec['dtype']}," for spec in tensors if spec["dtype"] in NARROWED), "")
 
 
 def _asked(request: dict[str, Any]) -> Iterator[dict[str, Any]]:

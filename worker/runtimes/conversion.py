@@ -84,14 +84,18 @@ def _serving(definition: Any, function: Function) -> Any:
 
 
 def _onnx(definition: Any, function: Function, path: Path) -> Path:
+    """The weights in a file of their own, which is mapped; a second copy of them stays in memory otherwise."""
+    import onnx
     import tf2onnx
 
     feeds, fetches = _names(function)
-    tf2onnx.convert.from_graph_def(
-        definition, input_names=feeds, output_names=fetches, opset=OPSET, output_path=str(path.with_suffix(".onnx")),
+    model, _ = tf2onnx.convert.from_graph_def(
+        definition, input_names=feeds, output_names=fetches, opset=OPSET,
         tensors_to_rename={name: name.removesuffix(":0") for name in (*feeds, *fetches)},
     )  # fmt: skip
-    return path.with_suffix(".onnx")
+    file = path.with_suffix(".onnx")
+    onnx.save(model, file, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    return file
 
 
 def _ir(definition: Any, function: Function, path: Path) -> Path:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigurationError
 from ..source import Source
 from ..tensor import Signature, TensorSpec
 from . import Converted, Hints, Options, batch_of, give_memory_back, in_chunks
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it tells its makers of itself otherwise, from the import on
+import onnxruntime
 
 # onnxruntime's words -> NumPy's.
 DTYPES = {
@@ -92,6 +96,7 @@ class OnnxModel:
 def _session(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are others' while nothing is asked
     options.log_severity_level = 3  # errors
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
@@ -121,8 +126,6 @@ def _bytes(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _objects(items: list[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    import numpy as np
-
     out = np.empty(len(items), object)
     out[:] = items
     return out.reshape(shape)

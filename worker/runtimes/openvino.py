@@ -1,6 +1,7 @@
 """OpenVINO: its own IR, and what it reads of others: SavedModels (their default signature), frozen graphs, .onnx, .tflite.
 
-Computes in float32 unless bfloat16 is allowed. Threads are not pinned to cores: separate processes would take the same.
+Computes in float32 unless bfloat16 is allowed, and integers in 32 bits: larger ones that come in are refused, but what a
+model makes of smaller ones may overflow. Threads are not pinned to cores: separate processes would take the same.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ DTYPES = {
     "f16": "float16", "f32": "float32", "f64": "float64", "boolean": "bool", "string": "bytes",
     **{f"{short}{bits}": f"{word}{bits}" for short, word in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)},
 }  # fmt: skip
+
+# What it computes in 32 bits.
+LONG = ("int64", "uint64", "uint32")
+LEAST, MOST = -(2**31), 2**31 - 1
 
 
 def version() -> str:
@@ -119,7 +124,8 @@ class OpenVINOModel:
 
         def call(_: str, part: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             fed = {
-                (f"i{i}:0" if self._numbered else spec.name): part[spec.name] for i, spec in enumerate(called.inputs)
+                (f"i{i}:0" if self._numbered else spec.name): _fed(part[spec.name], spec)
+                for i, spec in enumerate(called.inputs)
             }
             request.infer(fed, share_inputs=True)
             results = (
@@ -144,6 +150,12 @@ def _spec(port: Any) -> TensorSpec:
     )  # fmt: skip
     word = port.element_type.get_type_name()
     return TensorSpec(port.any_name, DTYPES.get(word, word), shape)
+
+
+def _fed(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    if spec.dtype in LONG and array.size and not (array.min() >= LEAST and array.max() <= MOST):
+        raise ValueError(f"{spec.name} holds numbers that OpenVINO cannot count with: expected {LEAST} to {MOST}")
+    return array
 
 
 def _array(tensor: Any, spec: TensorSpec) -> NDArray[Any]:

@@ -6,6 +6,7 @@ TorchScript tells neither shapes nor dtypes: its tensors are taken to be float32
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,9 @@ def open(source: Source, options: Options) -> TorchModel:
     torch.set_num_threads(1)
     try:
         if source.kind == "torchscript":
-            module = torch.jit.load(str(source.path), map_location=_device()).eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # in favour of what does not read such files
+                module = torch.jit.load(str(source.path), map_location=_device()).eval()
             inputs, outputs = _scripted(module, source)
         else:
             program = torch.export.load(str(source.path))
