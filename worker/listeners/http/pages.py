@@ -119,4 +119,4 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value, default=str) + b"\n", status)
+    return Response(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS) + b"\n", status)
