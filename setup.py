@@ -53,6 +53,6 @@ if os.environ.get("FAIRWAY_COMPILE") == "1":
         "--cache-dir=build/mypy",
     ]
     sources = [f"src/fairway/{module}.py" for module in COMPILED]
-    setup(ext_modules=mypycify([*options, *sources], opt_level="3", debug_level="0", target_dir="build/mypyc"))
+    setup(ext_modules=mypycify([*options, *sources], opt_level="2", debug_level="0", target_dir="build/mypyc"))
 else:
     setup()
