@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
-from .lane import DECODING, OVER, QUEUED, READY, RUNNING, Group, Heap, Job, Lane
+from .lane import DECODING, NEW, OVER, QUEUED, READY, RUNNING, Group, Heap, Job, Lane
 
 
 class Work:
@@ -60,7 +60,10 @@ class Batcher:
         return gone
 
     def put(self, job: Job, now: float) -> None:
+        if job.stage == OVER:  # dropped before it came here
+            return
         lane = job.lane
+        job.stage = QUEUED
         job.number = next(self._numbers)
         job.queued = now
         if job.deadline < self._earliest:
@@ -103,6 +106,8 @@ class Batcher:
         if stage >= RUNNING:
             return False
         job.stage = OVER
+        if stage == NEW:
+            return True
         self.jobs -= 1
         if stage == QUEUED:
             _take_out(lane.raw, job)

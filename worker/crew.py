@@ -85,13 +85,11 @@ class Crew:
             self._batcher.remove(lane)
 
     def put(self, jobs: list[Job]) -> None:
-        """Those whose request is over meanwhile are left out."""
         now = monotonic()
         batcher = self._batcher
         with self._lock:
             for job in jobs:
-                if not job.owner.over:
-                    batcher.put(job, now)
+                batcher.put(job, now)
             self._wake(batcher.due(now) or batcher.until() < inf)
 
     def forget(self, request: Request) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-QUEUED, DECODING, READY, RUNNING, OVER = range(5)  # a job's stages, in this order; some are left out
+NEW, QUEUED, DECODING, READY, RUNNING, OVER = range(6)  # a job's stages, in this order; some are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ class Job:
     ) -> None:
         self.lane, self.batching, self.items, self.key, self.encoded = lane, batching, items, key, encoded
         self.deadline, self.priority, self.owner, self.value = deadline, priority, owner, value
-        self.stage = QUEUED
+        self.stage = NEW
         self.number = 0  # in the order they came
         self.queued = self.ready = 0.0  # when
 
     def __repr__(self) -> str:
-        stage = ("queued", "decoding", "ready", "running", "over")[self.stage]
+        stage = ("new", "queued", "decoding", "ready", "running", "over")[self.stage]
         return f"<Job {self.number} of {self.lane.name} [{self.items} items, {stage}]>"
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import call
 from .errors import ConfigurationError, WorkerError
+from .measuring import SIZES, measure
 from .sample import repeated, sample
-from .tuning import SIZES, Plan, Wish, decide, measure, unmeasured
+from .tuning import Plan, Wish, decide, unmeasured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,6 +95,7 @@ def _tried(
         return unmeasured(wish, streams)
     prepared: dict[int, dict[str, NDArray[Any]]] = {}
     found: dict[str, NDArray[Any]] = {}
+    warm: set[tuple[int, bool]] = set()
 
     def once(size: int, wide: bool) -> None:
         if size not in prepared:
@@ -103,6 +105,7 @@ def _tried(
             found.update(call.run(model, signature, [prepared[size]], [size], size, wide)[0])
         finally:
             running.since = 0.0
+        warm.add((size, wide))
 
     one = signature.batch or 1
     sizes: tuple[int, ...] = SIZES if signature.batch == 0 else (one,)
@@ -112,15 +115,21 @@ def _tried(
         if model.card is not None:
             _check(model, found, one)
         if known is not None and wish.mode == "auto":
-            return _as_before(known, once, one, at_ease)
-        if wish.mode == "given" and signature.batch == 0:
-            most = wish.batching.most
-            sizes = tuple(sorted({1, most, *wish.batching.sizes, *(n for n in SIZES if n < most)}))
-        figures = measure(once, sizes, streams, calm=at_ease)
+            plan = replace(known, report={**known.report, "why": "as the version before"})
+        else:
+            if wish.mode == "off":
+                sizes = (one,)
+            elif wish.mode == "given" and signature.batch == 0:
+                sizes = tuple(sorted({1, wish.batching.most, *(n for n in SIZES if n < wish.batching.most)}))
+            plan = decide(measure(once, sizes, streams, calm=at_ease), wish)
+        for size, wide in sorted(_will_be_called(plan, one) - warm):
+            if at_ease is not None:
+                at_ease()
+            once(size, wide)
     except WorkerError as error:
         what = "a plain picture" if model.card is not None else "zeros"
         raise ConfigurationError(f"{model.name} fails on {what}: {error}") from error
-    return decide(figures, wish)
+    return plan
 
 
 def _check(model: Model, outputs: dict[str, NDArray[Any]], items: int) -> None:
@@ -132,15 +141,11 @@ def _check(model: Model, outputs: dict[str, NDArray[Any]], items: int) -> None:
     call.scores_of(model, outputs, items)
 
 
-def _as_before(known: Plan, once: Callable[[int, bool], None], one: int, at_ease: Callable[[], None] | None) -> Plan:
-    """Warms up what will be called."""
-    batching = known.batching
-    for size in batching.sizes or sorted({one, batching.most or one}):
-        for wide in {known.wide, known.widens and size == one}:
-            if at_ease is not None:
-                at_ease()
-            once(size, wide)
-    return replace(known, report={**known.report, "why": "as the version before"})
+def _will_be_called(plan: Plan, one: int) -> set[tuple[int, bool]]:
+    """Sizes, and whether on all cores: those that are met first of all, and all that calls are padded up to."""
+    batching = plan.batching
+    sizes = batching.sizes or (one, min(batching.most or one, SIZES[-1]))
+    return {(size, plan.wide) for size in sizes} | ({(sizes[0], True)} if plan.widens else set())
 
 
 def _at_ease(calm: Callable[[], bool]) -> Callable[[], None]:

@@ -122,7 +122,17 @@ def test_who_waits_for_company_waits_no_longer_than_told() -> None:
     assert made.until() == inf  # while the model is busy time changes nothing
     made.done(work)
     made.put(Job(lane, patient, 2), 13)
-    assert ran(made.take(13)) == [3, 4]  # full: there is nothing to wait for
+    full = made.take(13)
+    assert ran(full) == [3, 4]  # there is nothing to wait for
+    assert full is not None
+    made.done(full)
+    for items, now in ((2, 20.0), (2, 21.0)):
+        made.put(Job(lane, patient, items), now)
+    full = made.take(21)
+    assert ran(full) == [5]
+    assert full is not None
+    made.done(full)
+    assert made.until() == 23  # of the one that stayed, since it came
 
 
 def test_decoded_ones_wait_for_those_that_are_being_decoded_but_not_long() -> None:
@@ -218,6 +228,10 @@ def test_what_nobody_wants_any_more_is_not_run() -> None:
     made.decoded(jobs[0], "k", 1)
     assert made.take(1) is None
     assert (made.jobs, lane.waiting, lane.decoding, lane.groups) == (0, 0, 0, {})
+    early = Job(lane, TOGETHER, 1)
+    assert made.drop(early)  # before it came here
+    made.put(early, 2)
+    assert made.take(2) is None
     running = Job(lane, TOGETHER, 1)
     made.put(running, 2)
     assert ran(made.take(2)) == [4]

@@ -219,6 +219,25 @@ async def test_who_gave_up_before_it_began_is_not_run() -> None:
     engine.close()
 
 
+async def test_who_is_cut_off_in_the_turn_in_which_it_came_leaves_nothing_behind() -> None:
+    """As a connection does it that steps its handler by hand."""
+    doubles = Doubles()
+    model = doubles.model()
+    engine = Engine(LIMITS, threads=2, max_waiting=9)
+    await engine.add(model)
+    doubles.calls.clear()
+    asked = engine.infer(model, rows(1))
+    asked.send(None)
+    assert engine.waiting == 1
+    with pytest.raises(asyncio.CancelledError):
+        asked.throw(asyncio.CancelledError())
+    assert engine.waiting == 0
+    assert (await engine.infer(model, rows(2))).outputs["y"].tolist() == [[4, 4]]
+    assert [call[0, 0] for call in doubles.calls] == [2]
+    assert repr(engine._crew).endswith("0 ready, 0 running]>>")
+    engine.close()
+
+
 async def test_at_its_deadline_a_request_is_told_so_whatever_the_model_does() -> None:
     doubles = Doubles()
     model = doubles.model()
