@@ -54,6 +54,51 @@ def decoded(uploads: Any) -> Any:
     return shares(tf.map_fn(one, uploads, fn_output_signature=tf.float32))
 
 
+def several(path: Path) -> None:
+    """Signatures of all three methods, as TensorFlow 1 wrote them."""
+    graph = tf.Graph()
+    v1 = tf.compat.v1
+    with graph.as_default(), v1.Session(graph=graph) as session:
+        image = v1.placeholder(tf.float32, (None, 4, 4, 3))
+        scores, words = shares(image), tf.constant([label.encode() for label in LABELS])
+        classes = tf.gather(words, tf.argmax(scores, axis=1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            builder = v1.saved_model.Builder(str(path))
+            define, info = v1.saved_model.build_signature_def, v1.saved_model.build_tensor_info
+            signatures = {
+                "serving_default": ("predict", "image", {"scores": scores}),
+                "strongest": ("classify", "inputs", {"classes": classes, "scores": scores}),
+                "brightness": ("regress", "inputs", {"outputs": tf.reduce_sum(image, axis=(1, 2, 3))}),
+            }
+            builder.add_meta_graph_and_variables(
+                session,
+                ["serve"],
+                signature_def_map={
+                    name: define(
+                        {fed: info(image)},
+                        {key: info(tensor) for key, tensor in outputs.items()},
+                        f"tensorflow/serving/{method}",
+                    )
+                    for name, (method, fed, outputs) in signatures.items()
+                },
+            )
+            builder.save()
+
+
+def table(path: Path) -> None:
+    """(n,) words -> their places in the list of labels."""
+    module = tf.Module()
+    keys, values = tf.constant(LABELS), tf.range(3.0)
+    module.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1.0)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image")])  # type: ignore[untyped-decorator]
+    def place(image: Any) -> Any:
+        return {"scores": module.table.lookup(image)}
+
+    tf.saved_model.save(module, str(path), signatures={"serving_default": place})
+
+
 def build(folder: Path) -> Path:
     """A folder with one model of each kind; all of them name the strongest colour."""
     card, labels = json.dumps(CARD), "\n".join(LABELS)
@@ -79,6 +124,12 @@ def build(folder: Path) -> Path:
         (folder / name / "assets").mkdir(exist_ok=True)
         (folder / name / "assets" / "labels.txt").write_text(labels)
     save(folder / "no-scores", lambda image: tf.argmax(shares(image), axis=1), *images)
+
+    two = [tf.TensorSpec(*images, name=name) for name in ("image", "mask")]
+    both = tf.function(lambda image, mask: {"scores": shares(image * mask)}, input_signature=two)
+    tf.saved_model.save(tf.Module(), str(folder / "two-inputs"), signatures={"serving_default": both})
+    several(folder / "several")
+    table(folder / "table")
 
     for version, order in ((1, (0, 1, 2)), (2, (1, 2, 0)), (10, (2, 0, 1))):  # each calls red by another name
         save(folder / "many" / str(version), partial(reordered, order), *images)

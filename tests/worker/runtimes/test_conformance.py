@@ -257,7 +257,7 @@ def test_closing_gives_memory_back(opened: Open) -> None:
     """Weights of 16 MB; what a library keeps once for all is not counted."""
     x = np.ones((1, makers.BULK), np.float32)
     held = []
-    for turn in range(7):
+    for turn in range(10):
         loaded = opened("bulky", 100.0, keep=False)
         run(loaded, x)
         run(loaded, x, wide=True)
@@ -265,7 +265,7 @@ def test_closing_gives_memory_back(opened: Open) -> None:
         del loaded
         if turn >= 2:
             held.append(resident())
-    assert held[-1] - held[0] < 2 * 16  # four more models of at least 16 MB each
+    assert held[-1] - held[0] < 7 * 16 / 2  # seven more models of at least 16 MB each
 
 
 def test_what_is_no_model_is_named(case: tuple[str, str, bool], tmp_path: Path) -> None:
