@@ -81,19 +81,19 @@ class Half:
 
 
 class Shares:
-    """Pictures of 4 x 4 pixels; scores are the shares of red, green and blue."""
+    """Pictures of 4 x 4 pixels; scores are the shares of red, green and blue, total is how much there is of all."""
 
     runtime, default, streams = "python", "serving_default", 1
 
     def __init__(self) -> None:
-        shape = TensorSpec("image", "float32", (None, 4, 4, 3)), TensorSpec("scores", "float32", (None, 3))
-        self.signatures: Mapping[str, Signature] = {
-            "serving_default": Signature("serving_default", shape[:1], shape[1:])
-        }
+        image, scores = TensorSpec("image", "float32", (None, 4, 4, 3)), TensorSpec("scores", "float32", (None, 3))
+        outputs = scores, TensorSpec("total", "float32", (None,))
+        self.signatures: Mapping[str, Signature] = {"serving_default": Signature("serving_default", (image,), outputs)}
 
     def run(self, inputs: Mapping[str, NDArray[Any]], signature: str, wide: bool = False) -> dict[str, NDArray[Any]]:
         amounts = inputs["image"].sum(axis=(1, 2))
-        return {"scores": (amounts / amounts.sum(axis=1, keepdims=True)).astype(np.float32)}
+        total = amounts.sum(axis=1)
+        return {"scores": (amounts / total[:, None]).astype(np.float32), "total": total}
 
     def close(self) -> None:
         pass

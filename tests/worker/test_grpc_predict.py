@@ -63,7 +63,8 @@ async def test_encoded_pictures_are_decoded(stub: Any, shape: tuple[int, ...]) -
     assert [COLOURS[best] for best in scores.argmax(axis=1)] == ["red", "blue"][:count]
     pixels = np.full((1, 4, 4, 3), 7, "float32")
     assert numbers(await stub.Predict(with_inputs({"image": pixels}, model="colours"))) == {
-        "scores": [pytest.approx([1 / 3] * 3)]
+        "scores": [pytest.approx([1 / 3] * 3)],
+        "total": [336],
     }
 
 
@@ -121,7 +122,12 @@ async def test_answers_tell_load_and_timing(door: GrpcDoor, stub: Any) -> None:
         (
             with_inputs({"image": np.array([RED], object)}, ("third",), model="colours"),
             StatusCode.INVALID_ARGUMENT,
-            "output tensor alias not found in signature: third Outputs expected to be in the set {scores}.",
+            "output tensor alias not found in signature: third Outputs expected to be in the set {scores,total}.",
+        ),
+        (
+            with_inputs({"image": np.array([RED], object)}, ("total",), model="colours"),
+            StatusCode.INVALID_ARGUMENT,
+            "of pictures only the output scores is answered",
         ),
         (asked([1, 2, 3]), StatusCode.INVALID_ARGUMENT, None),
         (asked(dtype="float64"), StatusCode.INVALID_ARGUMENT, None),

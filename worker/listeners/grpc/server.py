@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -102,13 +102,9 @@ class GrpcListener:
             began = time.monotonic()
             call = self._call(context, began)
             try:
-                with self._counted():
-                    answer: bytes = (await behaviour(_read(method, raw), call)).SerializeToString()
+                answer = await self._answer(method, behaviour, raw, call)
             except WorkerError as error:
                 await self._refuse(context, error)
-            except Exception as error:
-                log.exception("%s failed", method.path)
-                await self._refuse(context, ModelError(f"the worker failed: {type(error).__name__}"))
             said = [self._load()]
             if call.timing is not None:
                 said.append((FIELD.lower(), completed(call.timing, time.monotonic() - began)))
@@ -117,36 +113,40 @@ class GrpcListener:
 
         async def many(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             async for raw in requests:
-                call = self._call(context, time.monotonic())
                 try:
-                    with self._counted():
-                        answer = await behaviour(_read(method, raw), call)
+                    answer = await self._answer(method, behaviour, raw, self._call(context, time.monotonic()))
                 except WorkerError as error:
                     await self._refuse(context, error)
-                yield answer.SerializeToString()
+                yield answer
 
         if method.streams:
             return grpc.stream_stream_rpc_method_handler(many)
         return grpc.unary_unary_rpc_method_handler(one)
 
-    def _call(self, context: Any, now: float) -> Call:
-        remaining = context.time_remaining()
-        seconds = self._deadline_seconds if remaining is None else min(remaining, self._deadline_seconds)
-        return Call(now + seconds)
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
+    async def _answer(self, method: protobuf.Method, behaviour: Behaviour, raw: bytes, call: Call) -> bytes:
+        """Raises WorkerError's children."""
         if self._closing:
             self._refused.set()
             raise NotReady("the worker is stopping; try another one")
         self._in_flight += 1
         self._idle.clear()
         try:
-            yield
+            answer: bytes = (await behaviour(_read(method, raw), call)).SerializeToString()
+            return answer
+        except WorkerError:
+            raise
+        except Exception as error:
+            log.exception("%s failed", method.path)
+            raise ModelError(f"the worker failed: {type(error).__name__}") from error
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    def _call(self, context: Any, now: float) -> Call:
+        remaining = context.time_remaining()
+        seconds = self._deadline_seconds if remaining is None else min(remaining, self._deadline_seconds)
+        return Call(now + seconds)
 
     async def _is_quiet(self) -> bool:
         self._refused.clear()
