@@ -73,7 +73,8 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
             found = _open_recorded(file, folder, source, options)  # another process may have been quicker
             if found is None:
                 entry = _Choosing(path, source, settings, threads, reference, candidates, folder).entry()
-                record.write(file, entry)
+                if entry["report"]["tried"][entry["report"]["chosen"]].get("rates"):
+                    record.write(file, entry)  # else nothing was found out; perhaps another time
                 found = record.open_choice(entry, folder, source, options), {**entry["report"], "cached": False}
     return found
 
@@ -168,8 +169,7 @@ class _Choosing:
             for name in set((entry["files"] or {}).values()):
                 for piece in Path(work).glob(f"{Path(name).stem}.*"):  # weights may lie in a file of their own
                     piece.replace(self._folder / piece.name)
-        tried = self._tried[chosen]
-        entry["chunk"] = probes.chunk_for(tried.get("rates", {}))
+        entry["chunk"] = probes.chunk_for(self._rates(chosen))
         entry["report"] = {
             "chosen": chosen,
             "reference": self._reference,
@@ -238,34 +238,38 @@ class _Choosing:
             self._note(candidate.name, **found)
 
     def _chosen(self, trouble: str) -> str:
+        ran = [name for name in self._tried if self._rates(name)]
         if self._forced:
-            name = self._candidates[0].name
-            tried = self._tried.get(name, {})
-            if "rates" not in tried:
+            ran = [candidate.name for candidate in self._candidates if candidate.name in ran]
+            if not ran:
+                reasons = [tried["reason"] for tried in self._tried.values() if tried["reason"]]
                 raise ConfigurationError(
-                    f"{self._source}: the {name} runtime cannot run it: {tried.get('reason') or trouble}"
+                    f"{self._source}: {self._candidates[0].runtime}: {trouble or '; '.join(reasons)}"
                 )
-            if tried["reason"]:
-                log.warning("%s does not answer as %s does: %s", name, self._reference, tried["reason"])
-            return name
-        fit = [name for name, tried in self._tried.items() if "rates" in tried and not tried["reason"]]
-        return max(fit, key=lambda name: probes.speed(self._tried[name]["rates"])) if fit else self._reference
+        fit = [name for name in ran if not self._tried[name]["reason"]]
+        for name in ran if self._forced and not fit else ():
+            log.warning("%s does not answer as %s does: %s", name, self._reference, self._tried[name]["reason"])
+        return max(fit or ran, key=lambda name: probes.speed(self._rates(name)), default=self._reference)
 
     def _note(self, name: str, **found: Any) -> None:
-        rates = {int(size): round(rate, 1) for size, rate in found["rates"].items()}
+        rates = {size: round(rate, 1) for size, rate in found["rates"].items()}  # JSON's names are texts
         self._tried[name] = {"rates": rates, "difference": found.get("difference", 0.0), "reason": ""}
         log.info("trying %s ... %s", name, self._summary(name))
 
     def _pass_over(self, name: str, reason: str, **found: Any) -> None:
-        rates = {int(size): round(rate, 1) for size, rate in found.get("rates", {}).items()}
+        rates = {size: round(rate, 1) for size, rate in found.get("rates", {}).items()}
         self._tried[name] = {"reason": reason, **({"rates": rates} if rates else {})}
         self._tried[name] |= {key: found[key] for key in ("difference",) if key in found}
         log.info("trying %s ... passed over: %s", name, reason)
 
     def _summary(self, name: str) -> str:
-        tried = self._tried[name]
-        best = max(tried.get("rates", {0: 0.0}).items(), key=lambda pair: pair[1])
-        return f"{best[1]:,.0f} items/s in batches of {best[0]}, largest difference {tried.get('difference', 0.0):.1g}"
+        rates = self._rates(name)
+        size = max(rates, key=lambda size: rates[size], default=0)
+        difference = self._tried.get(name, {}).get("difference", 0.0)
+        return f"{rates.get(size, 0.0):,.0f} items/s in batches of {size}, largest difference {difference:.1g}"
+
+    def _rates(self, name: str) -> dict[int, float]:
+        return {int(size): rate for size, rate in self._tried.get(name, {}).get("rates", {}).items()}
 
     def _coarse(self, name: str) -> bool:
         return any(candidate.coarse for candidate in self._candidates if candidate.name == name)

@@ -12,6 +12,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ PROBES = "probes.pickle"  # made and read by processes of one user, in a folder 
 def reference(request: dict[str, Any], say: Say) -> None:
     """Describes the model, answers probes, times itself, and converts the model for others."""
     settings = WorkerSettings(**request["settings"])
-    options = Options.of(settings, request["threads"])
+    options = replace(Options.of(settings, request["threads"]), bf16=False)
     source = find_source(request["path"], settings)
     graphs: Any = None
     if request["runtime"] == "tensorflow":
