@@ -57,7 +57,8 @@ class Source:
         if self.path is None:
             return []
         if self.path.is_dir():
-            return sorted(p for p in self.path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            inside = sorted(p for p in self.path.rglob("*") if p.is_file())
+            return [p for p in inside if not any(part.startswith(".") for part in p.relative_to(self.path).parts)]
         beside = [self.path.with_suffix(".bin")] if self.kind == "ir" else []
         if self.kind == "onnx":  # its weights may lie in files of their own, under any name
             beside = [p for p in self.path.parent.glob(f"{self.path.name}*") if p != self.path]

@@ -62,8 +62,7 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
     reference, candidates = _candidates(source, settings)
     weights = not options.weights or Path(options.weights).is_file()
     if not candidates or not weights:
-        opened = open_source(reference, source, options)
-        return opened, {"chosen": opened.runtime, "because": "nothing else was to be tried"}
+        return _only(reference, source, options, "nothing else was to be tried")
     folder = _writable(record.folder_for(source, settings.choices), record.content_hash(source, options))
     names = [candidate.name for candidate in candidates]
     file = folder / f"choice-{record.machine_key(options, settings.precision, [settings.runtime, *names])}.json"
@@ -72,11 +71,25 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
         with record.locked(folder, f"choosing an engine for {source.name}"):
             found = _open_recorded(file, folder, source, options)  # another process may have been quicker
             if found is None:
-                entry = _Choosing(path, source, settings, threads, reference, candidates, folder).entry()
+                try:
+                    entry = _Choosing(path, source, settings, threads, reference, candidates, folder).entry()
+                except ConfigurationError as error:
+                    others = [name for name in reads(source.kind)[1:] if installed(name) and name != reference]
+                    if settings.runtime != "auto" or not others:
+                        raise
+                    try:
+                        return _only(others[0], source, options, str(error))
+                    except ConfigurationError:
+                        raise error from None  # what its own engine says is more to the point
                 if entry["report"]["tried"][entry["report"]["chosen"]].get("rates"):
                     record.write(file, entry)  # else nothing was found out; perhaps another time
                 found = record.open_choice(entry, folder, source, options), {**entry["report"], "cached": False}
     return found
+
+
+def _only(name: str, source: Source, options: Options, because: str) -> tuple[Opened, dict[str, Any]]:
+    opened = open_source(name, source, options)
+    return opened, {"chosen": opened.runtime, "because": because}
 
 
 def _candidates(source: Source, settings: WorkerSettings) -> tuple[str, list[Candidate]]:
@@ -233,6 +246,7 @@ class _Choosing:
             or found.get("reason")
             or ("" if "rates" in found else "it ended without a word")
         ):
+            found.pop("reason", None)
             self._pass_over(candidate.name, reason, **found)
         else:
             self._note(candidate.name, **found)

@@ -89,7 +89,7 @@ def candidate(request: dict[str, Any], say: Say) -> None:
 def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_asker, daemon=True).start()
-    os.nice(5)  # a worker may be serving beside it
+    os.nice(19)  # a worker may be serving beside it
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as answer:
 
         def say(line: dict[str, Any]) -> None:
