@@ -47,6 +47,7 @@ CODES = frozenset(int(status) for status in HTTPStatus) | {499}  # 499: the clie
 # Metric -> its samples, each two sequences: values of its labels, and numbers. JSON as it is, which knows no tuples. A
 # histogram's numbers are how many fell into each bucket, not added up, and the sum of all.
 Snapshot = dict[str, list[Sequence[Sequence[Any]]]]
+Number = int | float  # a count stays whole: compiled, what is said to be a float is one
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class Metrics:
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     """Those of several processes as one. Names that this version does not know are left out."""
-    merged: dict[str, dict[tuple[str, ...], list[float]]] = {}
+    merged: dict[str, dict[tuple[str, ...], list[Number]]] = {}
     for snapshot in snapshots:
         for name, samples in snapshot.items():
             if name not in KNOWN:
@@ -268,7 +269,7 @@ def _of_workers(seen: View) -> Snapshot:
     }
 
 
-def _plain(lines: list[str], name: str, pairs: str, numbers: Sequence[float]) -> None:
+def _plain(lines: list[str], name: str, pairs: str, numbers: Sequence[Number]) -> None:
     lines.append(f"{name}{{{pairs}}} {numbers[0]}" if pairs else f"{name} {numbers[0]}")
 
 

@@ -179,6 +179,7 @@ def test_processes_of_one_proxy_add_up() -> None:
         json.loads(json.dumps(metrics.snapshot(seen, Usage(1.5, 10, 5, started)))) | {"of another version": [[[], [1]]]}
         for metrics, started in ((one, 100.0), (two, 90.0))
     ]
+    assert b"\nfairway_proxy_processes 2\n" in text(merge(snapshots), seen), "counts are whole, compiled or not"
     found = read(text(merge(snapshots), seen))
     assert requests(found, "classify", "w1", "200") == 2
     assert requests(found, "classify", "w2", "502") == 1
