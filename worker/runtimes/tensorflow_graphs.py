@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -53,6 +54,10 @@ with quiet():
     from tensorflow.python.saved_model import loader_impl
 
     GPUS = tf.config.list_physical_devices("GPU")
+
+# Its quarter of a million objects are never garbage: to look through them stops every thread for half a second, and is done
+# several times while a model is loaded.
+gc.freeze()
 
 # Freezing warns of its own insides each time.
 tf.get_logger().setLevel("ERROR")
