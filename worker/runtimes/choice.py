@@ -207,7 +207,7 @@ class _Choosing:
                 description = line.get("opened", description)
                 if "rates" in line:
                     probe = False
-                    self._note(self._reference, rates=line["rates"])
+                    self._note(self._reference, **line)
                 if "converting" in line:
                     doing = line["converting"]
                     targets.remove(doing)
@@ -263,11 +263,18 @@ class _Choosing:
         fit = [name for name in ran if not self._tried[name]["reason"]]
         for name in ran if self._forced and not fit else ():
             log.warning("%s does not answer as %s does: %s", name, self._reference, self._tried[name]["reason"])
-        return max(fit or ran, key=lambda name: probes.speed(self._rates(name)), default=self._reference)
+        speeds = {name: probes.speed(self._rates(name)) for name in fit or ran}
+        near = [name for name, speed in speeds.items() if speed >= probes.NEAR * max(speeds.values())]
+        return min(near, key=lambda name: self._tried[name].get("megabytes", 0.0), default=self._reference)
 
     def _note(self, name: str, **found: Any) -> None:
         rates = {size: round(rate, 1) for size, rate in found["rates"].items()}  # JSON's names are texts
-        self._tried[name] = {"rates": rates, "difference": found.get("difference", 0.0), "reason": ""}
+        self._tried[name] = {
+            "rates": rates,
+            "difference": found.get("difference", 0.0),
+            "megabytes": round(found.get("megabytes", 0.0)),
+            "reason": "",
+        }
         log.info("trying %s ... %s", name, self._summary(name))
 
     def _pass_over(self, name: str, reason: str, **found: Any) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,11 @@ Arrays = dict[str, NDArray[Any]]
 
 PICTURES = 8
 SIZES = (1, 8, 32)
-WINDOW = 0.2  # seconds; the better of two is taken
+WINDOW = 0.15  # seconds
+ROUNDS = 3  # the best is taken
+WORTH = 1.25  # times as fast: below that, more at once only costs memory
 LONGEST = 3.0  # seconds; sizes whose calls take longer are not timed
+NEAR = 0.9  # of the highest speed is within what measuring can tell: from there on the smallest memory decides
 EXACT = 1e-4  # for outputs between 0 and 1; for others times the largest number
 COARSE = 0.2  # the same, where less than float32 is allowed; and 3 of 4 best classes are to be the same
 BEST_SAME = 0.75
@@ -115,7 +119,7 @@ def rates(loaded: Loaded, inputs: Arrays) -> dict[int, float]:
     """Batch size -> items a second, with as many calls at once as the model bears. `inputs`: one call of one item."""
     signature = loaded.signatures[loaded.default]
     sizes = SIZES if signature.batch == 0 else (signature.batch or 1,)
-    measured: dict[int, float] = {}
+    calls: dict[int, Arrays] = {}
     for size in sizes:
         fed = inputs
         if signature.batch == 0:
@@ -124,7 +128,11 @@ def rates(loaded: Loaded, inputs: Arrays) -> dict[int, float]:
         loaded.run(fed, loaded.default)
         if size > 1 and time.perf_counter() - begun > LONGEST:
             break
-        measured[size] = max(_rate(loaded, fed) for _ in range(2)) * size
+        calls[size] = fed
+    measured = dict.fromkeys(calls, 0.0)
+    for _ in range(ROUNDS):  # one after the other, so that a busy moment of the machine is not held against one of them
+        for size, fed in calls.items():
+            measured[size] = max(measured[size], _rate(loaded, fed) * size)
     return measured
 
 
@@ -134,16 +142,16 @@ def speed(measured: Mapping[int, float]) -> float:
 
 
 def chunk_for(measured: Mapping[int, float]) -> int:
-    """See `Options.chunk`: the smallest size that larger ones do not beat by an eighth; 0 if it is the largest."""
+    """See `Options.chunk`: the smallest size that larger ones do not beat by a quarter; 0 if it is the largest."""
     for size in sorted(measured):
         larger = [rate for other, rate in measured.items() if other > size]
-        if larger and max(larger) < 1.125 * measured[size]:
+        if larger and max(larger) < WORTH * measured[size]:
             return size
     return 0
 
 
 def _rate(loaded: Loaded, fed: Arrays) -> float:
-    """Calls a second, of several threads together."""
+    """Calls a second, of several threads together. Time for which others had the cores does not count."""
     counts = [0] * loaded.streams
     spent = [0.0] * loaded.streams
     gate = threading.Barrier(loaded.streams)
@@ -157,11 +165,35 @@ def _rate(loaded: Loaded, fed: Arrays) -> float:
             spent[number] = time.perf_counter() - begun
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(loaded.streams)]
+    before = _waited()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(count / seconds for count, seconds in zip(counts, spent, strict=True) if seconds)
+    lost = (_waited() - before) / loaded.streams
+    return sum(
+        count / max(seconds - lost, seconds / 4) for count, seconds in zip(counts, spent, strict=True) if seconds
+    )
+
+
+def resident() -> float:
+    """MB of memory that this process holds; 0 where the system does not tell."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["VmRSS"].split()[0]) / 1024
+    except (OSError, KeyError, ValueError):
+        return 0.0
+
+
+def _waited() -> float:
+    """Seconds for which this process's threads could have run, and had no core; 0 where the system does not tell."""
+    waited = 0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            waited += int(task.read_text().split()[1])
+        except (OSError, IndexError, ValueError):  # a thread that has just ended
+            continue
+    return waited / 1e9
 
 
 def _alike(items: list[NDArray[Any]]) -> bool:

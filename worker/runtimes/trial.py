@@ -52,7 +52,7 @@ def reference(request: dict[str, Any], say: Say) -> None:
         }
         found = {"calls": calls, "answers": probes.answers(opened, calls), "scores": use.scores}
         (Path(request["folder"]) / PROBES).write_bytes(pickle.dumps(found))
-        say({"rates": probes.rates(opened, calls[opened.default][0])})
+        say({"megabytes": probes.resident(), "rates": probes.rates(opened, calls[opened.default][0])})
     opened.close()
     for target in request["convert"]:
         say({"converting": target})
@@ -79,6 +79,8 @@ def candidate(request: dict[str, Any], say: Say) -> None:
             raise ConfigurationError("this processor does not compute in bfloat16")
     opened = record.open_choice(request["entry"], folder, find_source(request["path"], settings), options)
     found = pickle.loads((folder / PROBES).read_bytes())
+    opened.run(found["calls"][opened.default][0], opened.default)
+    say({"megabytes": probes.resident()})
     given = probes.answers(opened, found["calls"])
     comparison = probes.compare(found["answers"], given, found["scores"], request["coarse"])
     say({"difference": comparison.difference, "reason": comparison.reason})
