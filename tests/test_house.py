@@ -133,6 +133,13 @@ def test_who_knows_one_folder_knows_four(folder: str) -> None:
     assert ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text("utf-8")))
 
 
+def test_what_a_client_may_not_take_of_a_worker_is_all_but_its_wire() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    names = {path.stem for path in (ROOT / "worker").glob("*.py")} - {"__init__", "errors", "tensor"}
+    names |= {path.parent.name for path in (ROOT / "worker").glob("*/__init__.py")} - {"wire"}
+    assert not [name for name in names if f'"fairway.worker.{name}"' not in text]
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_imports_inside_the_house_are_relative(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
