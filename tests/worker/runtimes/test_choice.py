@@ -18,7 +18,8 @@ from fairway.worker.config import WorkerSettings
 from fairway.worker.errors import ConfigurationError
 from fairway.worker.loading import load_model
 from fairway.worker.model import Model
-from fairway.worker.runtimes import choice, installed, probes, record
+from fairway.worker.runtimes import Options, choice, installed, probes, record
+from fairway.worker.source import find_source
 from fairway.worker.tensor import Signature, TensorSpec
 
 from . import makers
@@ -134,6 +135,32 @@ def test_another_model_at_the_same_place_is_another_model(tmp_path: Path) -> Non
         model = load(makers.saved_model(tmp_path, "scaled", number), runtime="litert")
         assert model.report["runtime"]["cached"] is False
         assert model.loaded.run({"x": x}, "serving_default")["y"].tolist() == [[number] * 4]
+
+
+def test_the_same_size_is_not_the_same_content(tmp_path: Path) -> None:
+    def hashed(content: bytes, **settings: Any) -> str:
+        (tmp_path / "m.onnx").write_bytes(content)
+        return record.content_hash(find_source(str(tmp_path / "m.onnx"), WorkerSettings()), Options(1, **settings))
+
+    assert hashed(b"one") == hashed(b"one")
+    assert len({hashed(b"one"), hashed(b"two"), hashed(b"one", input_layer="x")}) == 3
+
+
+@pytest.mark.parametrize("runtime", INSTALLED)
+def test_every_signature_is_converted(tmp_path: Path, runtime: str) -> None:
+    tf = pytest.importorskip("tensorflow")
+    spec = tf.TensorSpec((None, 2), tf.float32, name="x")
+    signatures = {
+        "serving_default": tf.function(lambda x: {"twice": x * 2.0}, input_signature=[spec]),
+        "other": tf.function(lambda x: {"a": x + 1.0, "b": x - 1.0}, input_signature=[spec]),
+    }
+    tf.saved_model.save(tf.Module(), str(tmp_path / "two"), signatures=signatures)
+    model = load(tmp_path / "two", runtime=runtime)
+    x = np.array([[1, 2]], np.float32)
+    assert model.loaded.runtime == runtime
+    assert model.loaded.run({"x": x}, "serving_default")["twice"].tolist() == [[2, 4]]
+    answer = model.loaded.run({"x": x}, "other")
+    assert {name: array.tolist() for name, array in answer.items()} == {"a": [[2, 3]], "b": [[0, 1]]}
 
 
 def test_numbers_that_openvino_counts_in_32_bits(tmp_path: Path) -> None:

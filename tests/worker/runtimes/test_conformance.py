@@ -34,7 +34,7 @@ MAKERS: dict[str, makers.Maker] = {
 CONVERTED = ["litert", "onnx", "openvino"]
 CASES = [
     *((runtime, kind, False) for kind in MAKERS for runtime in reads(kind)),  # type: ignore[arg-type]
-    *((runtime, kind, True) for runtime in CONVERTED for kind in ("savedmodel", "keras", "frozen")),
+    *((runtime, kind, True) for runtime in CONVERTED for kind in ("savedmodel", "keras")),
 ]
 
 Open = Callable[..., Opened]
