@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Load = Callable[[str, int, str, "WorkerSettings", int], "Model"]
 
-TURN_SECONDS = (
-    0.0005  # how long the loading thread may keep the interpreter from others; Python's default is ten times it
-)
+# How long the loading thread may keep the interpreter from others. Python's default is fifty times as long, and a request
+# needs the interpreter many times.
+TURN_SECONDS = 0.0001
 
 
 class Rollout:
