@@ -1,5 +1,5 @@
 """Usage: scripts/bench worker [--only front,limit,peers,article,digits,start,overload] [--rounds 3] [--seconds 3]
-                               [--against KEY,KEY] [--weights FILE] [--photos FOLDER] [--json FILE] [--quick]
+                               [--against KEY,KEY|none] [--weights FILE] [--photos FOLDER] [--json FILE] [--quick]
 
 The worker beside mosec, LitServe, BentoML, Ray Serve and the article's Flask, with the same model and the same decoding:
 
@@ -75,7 +75,7 @@ def main() -> int:
             check=True, env={"PYTHONPATH": str(HERE.parent / "src"), "TF_CPP_MIN_LOG_LEVEL": "3"},
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        kit = Kit(models, peers_python(say), photos, folder / "choices")
+        kit = Kit(models, peers_python(say) if given.against != "none" else None, photos, folder / "choices")
         rounds, seconds = (1, 0.5) if given.quick else (given.rounds, given.seconds)
         bench = Bench(kit, folder, rounds, seconds, [key for key in given.against.split(",") if key], say)
         for section in only:

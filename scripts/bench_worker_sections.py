@@ -96,6 +96,8 @@ class Bench:
                     begun.append(stack.enter_context(running(server, self.kit)))
                     self.findings.names[server.key] = server.name
                 except RuntimeError as error:
+                    if not server.peer:
+                        raise RuntimeError(f"{server.name}: {error}") from error
                     self.findings.left_out.append(f"{server.name}: {error}")
             yield begun
 
