@@ -91,8 +91,9 @@ def _logged(file: Path, model: Model) -> Iterator[tuple[str, str, dict[str, NDAr
     try:
         from google.protobuf.message import DecodeError
 
-        from .wire.predict import decode_request, read_examples
+        from .wire.predict import read_examples
         from .wire.protobuf import message
+        from .wire.tensor_proto import to_array
     except ImportError as error:
         log.warning("%s is not used: it needs %s: pip install 'fairway[grpc]'", file, error.name)
         return
@@ -107,7 +108,8 @@ def _logged(file: Path, model: Model) -> Iterator[tuple[str, str, dict[str, NDAr
                 match logged.WhichOneof("log_type"):
                     case "predict_log":
                         request = logged.predict_log.request
-                        yield where, request.model_spec.signature_name, dict(decode_request(request).inputs)
+                        inputs = {name: to_array(tensor, name) for name, tensor in request.inputs.items()}
+                        yield where, request.model_spec.signature_name, inputs
                     case "classify_log" | "regress_log" as kind:
                         request = getattr(logged, kind).request
                         signature = request.model_spec.signature_name

@@ -57,6 +57,7 @@ class Shelf:
         self.loads: list[str] = []
         self.repository = Repository()
         self.before_load: Callable[[str], None] = lambda _: None
+        self.after_load: Callable[[Model], None] = lambda _: None
         self._changed = asyncio.Event()
 
     def load(self, name: str, version: int, path: str, settings: WorkerSettings, threads: int) -> Model:
@@ -64,7 +65,9 @@ class Shelf:
 
         self.loads.append(f"{name}/{version}")
         self.before_load(f"{name}/{version}")
-        return load_model(name, version, path, settings, threads)
+        model = load_model(name, version, path, settings, threads)
+        self.after_load(model)
+        return model
 
     async def added(self, name: str = "", version: int | None = None, label: str = "") -> int:
         """What the model that is meant adds."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fairway.worker.errors import BadRequest, ConfigurationError, ModelError, NotFound
+from fairway.worker.model import Model
 from fairway.worker.model_config import ModelConfig, ModelEntry
 from fairway.worker.versions import Policy
 
@@ -245,6 +246,49 @@ async def test_whatever_a_load_raises_is_a_load_that_failed(tmp_path: Path, erro
         await shelf.repository.reload()
         assert text in shelf.message("m", 2)
         assert await shelf.added() == 1
+
+
+def warmed_up_by(version: Path, values: list[float]) -> None:
+    """One request of TensorFlow Serving's kind, for the inputs of `adding`."""
+    tf, logs = pytest.importorskip("tensorflow"), pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    log = logs.PredictionLog()
+    log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto([values], tf.float32))
+    (version / "assets.extra").mkdir()
+    with tf.io.TFRecordWriter(str(version / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        writer.write(log.SerializeToString())
+
+
+async def test_a_version_that_fails_at_its_warm_up_is_not_served(tmp_path: Path) -> None:
+    publish(tmp_path / "m", 1)
+    async with opened(model=str(tmp_path / "m")) as shelf:
+        warmed_up_by(publish(tmp_path / "m", 2), [1, 2, 3])
+        await shelf.repository.reload()
+        assert shelf.message("m", 2).startswith("warm-up: assets.extra/tf_serving_warmup_requests, record 1: input 'x'")
+        assert await shelf.added() == 1
+        warmed_up_by(publish(tmp_path / "m", 3), [1, 2])
+        await shelf.repository.reload()
+        assert await shelf.added() == 3
+
+
+async def test_a_version_that_hangs_at_its_warm_up_holds_up_nobody(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def stand_still(model: Model) -> None:
+        if model.version == 2:
+            model.loaded.run = lambda *_: go.wait(60)  # type: ignore
+
+    publish(tmp_path / "m", 1)
+    async with opened(model=str(tmp_path / "m"), hang_seconds=0.2) as shelf:
+        shelf.after_load = stand_still
+        warmed_up_by(publish(tmp_path / "m", 2), [1, 2])
+        await shelf.repository.reload()
+        assert shelf.message("m", 2) == "warm-up: a request did not end in 0.2 s"
+        assert await shelf.added() == 1
+        publish(tmp_path / "m", 3)
+        await shelf.repository.reload()
+        assert await shelf.added() == 3
+        assert shelf.engine.alive
+        go.set()
 
 
 async def test_what_the_metrics_say(tmp_path: Path) -> None:
