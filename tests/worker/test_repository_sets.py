@@ -334,23 +334,24 @@ async def test_a_worker_that_is_told_to_end_while_it_loads_does_not_wait_for_tha
 async def test_models_load_one_at_a_time(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         publish(tmp_path / name, 1)
-    at_once: list[int] = []
-    loading: set[str] = set()
-    lock = threading.Lock()
+    met: list[bool] = []
 
-    def count(name: str) -> None:
-        with lock:
-            loading.add(name)
-            at_once.append(len(loading))
-        with lock:
-            loading.discard(name)
+    def meet(_: str) -> None:
+        """Two that load at once would find each other here."""
+        try:
+            barrier.wait(0.2)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            barrier.reset()
+            met.append(False)
 
+    barrier = threading.Barrier(2)
     async with opened(models=str(tmp_path)) as shelf:
-        shelf.before_load = count
+        shelf.before_load = meet
         for name in ("a", "b", "c"):
             publish(tmp_path / name, 2)
         await shelf.repository.reload()
-        assert at_once == [1, 1, 1]
+        assert met == [False, False, False]
         assert shelf.loads == ["a/1", "b/1", "c/1", "a/2", "b/2", "c/2"]
 
 
