@@ -151,7 +151,11 @@ def chunk_for(measured: Mapping[int, float]) -> int:
 
 
 def _rate(loaded: Loaded, fed: Arrays) -> float:
-    """Calls a second, of several threads together. Time for which others had the cores does not count."""
+    """Calls a second, of several threads together.
+
+    Time for which others had the cores does not count; what was computed does, in any case: of an engine with many threads
+    several may have waited in the same moment.
+    """
     counts = [0] * loaded.streams
     spent = [0.0] * loaded.streams
     gate = threading.Barrier(loaded.streams)
@@ -165,15 +169,13 @@ def _rate(loaded: Loaded, fed: Arrays) -> float:
             spent[number] = time.perf_counter() - begun
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(loaded.streams)]
-    before = _waited()
+    waited, computed = _waited(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    lost = (_waited() - before) / loaded.streams
-    return sum(
-        count / max(seconds - lost, seconds / 4) for count, seconds in zip(counts, spent, strict=True) if seconds
-    )
+    lost, needed = (_waited() - waited) / loaded.streams, (time.process_time() - computed) / loaded.streams
+    return sum(count / max(seconds - lost, needed) for count, seconds in zip(counts, spent, strict=True))
 
 
 def resident() -> float:
