@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,14 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     method: str = "predict"
     batch: int | None = 0
+
+    def loosened(self) -> Signature | None:
+        """Of one that always takes a single item: the same with any number of them. None if it is no such thing."""
+        shapes = [spec.shape for spec in (*self.inputs, *self.outputs)]
+        if self.batch != 1 or not all(shapes):
+            return None
+        inputs, outputs = (
+            tuple(replace(spec, shape=(None, *(spec.shape or ())[1:])) for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        return replace(self, inputs=inputs, outputs=outputs, batch=0)

@@ -241,6 +241,7 @@ class _Choosing:
         found: dict[str, Any] = {}
         for line in self._ask(request):
             found |= line
+        entry["signatures"] = found.pop("signatures", entry["signatures"])
         if (
             reason := found.get("error")
             or found.get("reason")

@@ -115,6 +115,11 @@ def compare(
     return Comparison(largest, "")
 
 
+def together(calls: list[Arrays]) -> list[Arrays]:
+    """Several calls of one item each, or what was answered to them, as a single one. Raises ValueError if they differ."""
+    return [{name: np.concatenate([call[name] for call in calls]) for name in calls[0]}]
+
+
 def rates(loaded: Loaded, inputs: Arrays) -> dict[int, float]:
     """Batch size -> items a second, with as many calls at once as the model bears. `inputs`: one call of one item."""
     signature = loaded.signatures[loaded.default]
