@@ -6,12 +6,15 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-
-from semantic_version import NpmSpec, Version
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .check import Check
 from .errors import InvalidInstance
+
+if TYPE_CHECKING:
+    from semantic_version import Version
+
+# semantic_version is imported where versions are compared: it takes 7 MB with all that it imports, and most ask for none.
 
 State = Literal["starting", "passing", "draining", "critical"]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -183,6 +186,8 @@ def satisfies(version: str, wanted: str) -> bool:
     """npm's semver.satisfies; what is no version, or no range, satisfies nothing but the empty range."""
     if not wanted:
         return True
+    from semantic_version import Version
+
     try:
         found = Version(version.strip().removeprefix("v"))
         return any(_within(found, part.strip()) for part in wanted.split("||"))
@@ -192,6 +197,8 @@ def satisfies(version: str, wanted: str) -> bool:
 
 def is_range(wanted: str) -> bool:
     """Whether `wanted` can be read; what cannot satisfies nobody."""
+    from semantic_version import Version
+
     try:
         for part in wanted.split("||"):
             _within(Version("0.0.0"), part.strip() or "*")
@@ -201,6 +208,8 @@ def is_range(wanted: str) -> bool:
 
 
 def _within(version: Version, part: str) -> bool:
+    from semantic_version import NpmSpec, Version
+
     try:  # one whole version; NpmSpec would let 1.2.3-rc.1 stand for 1.2.3 as well
         return bool(version.truncate("prerelease") == Version(part.lstrip("=v ")).truncate("prerelease"))
     except ValueError:
