@@ -35,7 +35,10 @@ class Kit:
 
 @dataclass(frozen=True)
 class Server:
-    """`path`: where a multipart upload goes; empty: it takes none. `env`: BENCH_... for scripts/servers. Ours are begun by `fairway worker`."""
+    """`path`: where a multipart upload goes; empty: it takes none. `env`: BENCH_... for scripts/servers.
+
+    Ours are begun by `fairway worker`.
+    """
 
     key: str
     name: str
