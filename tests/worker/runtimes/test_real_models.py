@@ -63,15 +63,16 @@ def test_a_model_that_cannot_run_is_named(shared_data: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("runtime", ["auto", "tensorflow"])
 def test_digits_and_letters_of_tensorflow_1(shared_data: Path, tmp_path: Path, runtime: str) -> None:
-    """784 numbers an item, exactly one item a call; pictures only where the scaling is said."""
+    """784 numbers an item, one item a call, or several where an engine can; pictures only where the scaling is said."""
     pytest.importorskip("tensorflow")
     path = shared_data / "models/emnist_dl2prod"
     model = load(path, tmp_path, runtime=runtime)
     assert model.card is None
     assert "--input-mean and --input-std" in model.reason
+    items = 0 if model.loaded.runtime == "litert" else 1  # a busy machine may choose another one
     assert {name: (s.method, s.inputs[0].name, s.batch) for name, s in model.loaded.signatures.items()} == {
-        "predict_images": ("predict", "images", 1),
-        "serving_default": ("classify", "inputs", 1),
+        "predict_images": ("predict", "images", items),
+        "serving_default": ("classify", "inputs", items),
     }
     blank = np.zeros((1, 784), np.float32)
     first = model.loaded.run({"images": blank}, "predict_images")["scores"]
