@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from fairway.registry.hearing import DEAF_SECONDS, LOOK_SECONDS, Hearing
 
-
 ROUNDING = 1e-9  # of a clock that is moved on by tenths
 
 
