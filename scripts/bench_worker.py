@@ -11,7 +11,8 @@ The worker beside mosec, LitServe, BentoML, Ray Serve and the article's Flask, w
     start     from the command to the first answer, and memory
     overload  open loop: p99 at 70 % of the peak, and what is answered at three times the peak
 
-All share the machine with the load, a program in C. All take turns in every round; figures are medians over the rounds,
+All share the machine with the load, a program in C, and take turns in every round (in peers and article each is begun
+anew for its turn, and is alone); figures are medians over the rounds,
 ratios are taken within each. CPU is utime+stime of all the server's processes; memory their proportional share (PSS).
 Photos: real ones, in turn. The first answer of each server is compared with the others'.
 """

@@ -189,20 +189,29 @@ def limit(bench: Bench) -> str:
 
 
 def photos(bench: Bench, section: str, servers: Sequence[Server]) -> None:
-    with bench.all(section, servers) as begun:
-        files = {s.server.key: written(s.server.path, bench.uploads, bench.folder / s.server.key) for s in begun}
-        answers = {s.server.key: first_answer(s.server, s.port, bench.kit.photos[0])[0][0] for s in begun}
-        if len(set(answers.values())) > 1:
-            bench.findings.failures.append(f"{section}: the servers do not agree: {answers}")
-        for turn in bench.turns(section):
-            for one in begun:
-                for connections in CONNECTIONS if turn >= 0 else (8,):
+    """One server alive at a time, begun anew in each round: some of the peers use the processor even when idle."""
+    answers: dict[str, str] = {}
+    failed: set[str] = set()
+    for turn in range(bench.rounds):
+        for server in servers:
+            if server.key in failed:
+                continue
+            bench.say(f"{section}: round {turn + 1} of {bench.rounds}, {server.name}")
+            with bench.all(section, [server]) as begun:
+                if not begun:
+                    failed.add(server.key)
+                for one in begun:
+                    answers[server.key] = first_answer(server, one.port, bench.kit.photos[0])[0][0]
+                    file = written(server.path, bench.uploads, bench.folder / server.key)
                     try:
-                        bench.measured(section, one, turn, files[one.server.key], connections)
+                        bench.measured(section, one, -1, file, 8)
+                        for connections in CONNECTIONS:
+                            bench.measured(section, one, turn, file, connections)
                     except RuntimeError as error:
-                        bench.findings.failures.append(f"{one.server.name} at {connections}: {error}")
-                if turn >= 0:
-                    bench.findings.add(section, one.server.key, turn, memory=one.memory())
+                        bench.findings.failures.append(f"{server.name} in round {turn + 1}: {error}")
+                    bench.findings.add(section, server.key, turn, memory=one.memory())
+    if len(set(answers.values())) > 1:
+        bench.findings.failures.append(f"{section}: the servers do not agree: {answers}")
 
 
 def lines(bench: Bench, section: str) -> list[list[str]]:

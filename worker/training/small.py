@@ -21,13 +21,14 @@ import tensorflow as tf
 from PIL import Image
 
 from .. import image
+from ..accuracy import Report, score
 from ..card import CARD_FILE, InputSpec
+from ..dataset.folder import Photo
+from ..export.savedmodel import write_saved_model
 from .augment import mixed, random_view
-from .export import write_saved_model
 from .network import small_network
-from .photos import Photo, read_split
 from .recipe import Recipe
-from .report import Report, score
+from .split import read_split
 
 
 def spec_of(recipe: Recipe) -> InputSpec:

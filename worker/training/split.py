@@ -1,23 +1,14 @@
-"""Which photos there are, and which of them training may see."""
+"""Which photos training may see."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..dataset.folder import Photo, read_folder
 from ..errors import ConfigurationError
-
-LISTING = "LISTING.tsv"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"}
-
-
-@dataclass(frozen=True)
-class Photo:
-    path: Path
-    label: str
 
 
 @dataclass(frozen=True)
@@ -42,10 +33,8 @@ def read_split(folders: Sequence[Path], held_out_percent: float) -> Split:
     held_out: list[Photo] = []
     test: list[Photo] = []
     for folder in folders:
-        tested = _tested(folder)
-        for photo in _photos(folder):
-            name = f"{photo.label}/{photo.path.name}"
-            if name in tested:
+        for photo in read_folder(folder):
+            if photo.part == "val":
                 test.append(photo)
             elif _percentile(photo.path.name) < held_out_percent:
                 held_out.append(photo)
@@ -59,23 +48,6 @@ def read_split(folders: Sequence[Path], held_out_percent: float) -> Split:
         found = ", ".join(str(folder) for folder in folders)
         raise ConfigurationError(f"{found}: training needs at least two sub-folders with photos, one a class")
     return split
-
-
-def _photos(folder: Path) -> Iterable[Photo]:
-    if not folder.is_dir():
-        raise ConfigurationError(f"{folder}: no such folder")
-    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for path in sorted(group.iterdir()):
-            if path.suffix.lower() in SUFFIXES:
-                yield Photo(path, group.name)
-
-
-def _tested(folder: Path) -> set[str]:
-    listing = folder / LISTING
-    if not listing.is_file():
-        return set()
-    with listing.open(encoding="utf-8", newline="") as rows:
-        return {row["path"] for row in csv.DictReader(rows, delimiter="\t") if row["split"] == "val"}
 
 
 def _percentile(name: str) -> float:
