@@ -84,6 +84,11 @@ static void pull(struct link *link) {
       size_t head = end + 4 - link->heard;
       const char *length = field(link->heard, head, "Content-Length:");
       if (length) link->need = head + strtoull(length, NULL, 10);
+      const char *coding = field(link->heard, head, "Transfer-Encoding:");
+      if (coding && !strncasecmp(coding, "chunked", 7)) {  /* answers in pieces must fit: their last is looked for */
+        if (link->kept == sizeof link->heard - 1) die("a chunked answer that is too long");
+        if (link->kept >= head + 5 && !memcmp(link->heard + link->kept - 5, "0\r\n\r\n", 5)) link->need = link->have;
+      }
     }
     if (!link->need || link->have < link->need) continue;
     int close_it = closes(link->heard, link->kept);
