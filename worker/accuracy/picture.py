@@ -31,7 +31,7 @@ def new_figure(width: float, height: float) -> Any:
 def draw_confusion(report: Report, path: Path, title: str = "") -> None:
     """Writes a PNG: rows are the truth, columns what it was called; the shade is the share of the row.
 
-    Classes that neither occur nor are named are left out. Raises ConfigurationError without matplotlib, OSError for the path.
+    Classes that neither occur nor are named are left out. Raises ConfigurationError without matplotlib, and OSError.
     """
     report = report.occurring()
     counts = np.array(report.confusion, float).reshape(len(report.labels), len(report.labels))
