@@ -7,7 +7,7 @@ service up to date; a *balancer* chooses among those the pool offers; `retry` sa
 from typing import TYPE_CHECKING
 
 from ..worker.tensor import Prediction
-from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, NoWorker, Unreachable, WorkerFailed
+from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, InputRefused, NoWorker, Unreachable, WorkerFailed
 
 if TYPE_CHECKING:
     from .client import Client
@@ -19,6 +19,7 @@ __all__ = [
     "ClientError",
     "DeadlineExceeded",
     "ImageRefused",
+    "InputRefused",
     "NoWorker",
     "Prediction",
     "SyncClient",

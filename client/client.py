@@ -29,7 +29,7 @@ from ..worker.wire import answer, multipart
 from .addresses import AddressCache
 from .config import Via
 from .courier import Courier, Failed, Parcel, origin
-from .errors import Busy, ClientError, DeadlineExceeded
+from .errors import Busy, ClientError, DeadlineExceeded, InputRefused
 from .retry import ATTEMPTS, CLIENT_AGAIN, FIRST_ATTEMPTS, FIRST_PAUSE, Attempts, Budget, Failure
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Client:
             raise ValueError(str(error)) from error
         path = f"v2/models/{quote(model, safe='')}" + (f"/versions/{quote(str(version), safe='')}" if version else "")
         headers = {hdrs.CONTENT_TYPE: openinference.BINARY, openinference.HEADER: str(length)}
-        return await self._deliver(Parcel(f"{path}/infer", b"".join(pieces), headers, read, "tensors"))
+        return await self._deliver(Parcel(f"{path}/infer", b"".join(pieces), headers, read, "tensors", InputRefused))
 
     async def classify_many(
         self,

@@ -17,7 +17,7 @@ from yarl import URL
 from ..registry import lookup
 from ..registry.errors import WireError
 from ..worker.wire import answer
-from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, NoWorker, Unreachable, WorkerFailed
+from .errors import Busy, ClientError, DeadlineExceeded, ImageRefused, InputRefused, NoWorker, Unreachable, WorkerFailed
 from .retry import TELLING, Failure, retry_after
 
 CONNECT_SECONDS = 2.0
@@ -38,7 +38,7 @@ class Failed(Exception):
 @dataclass(frozen=True)
 class Parcel(Generic[T]):
     """What is uploaded: `path` with its query, below a server's root. `read`: headers and body of the answer -> what it
-    says, which `noun` is the name of; raises ValueError if it says something else.
+    says, which `noun` is the name of; raises ValueError if it says something else. `refused`: what a 4xx means.
     """
 
     path: str
@@ -46,6 +46,7 @@ class Parcel(Generic[T]):
     headers: Mapping[str, str]
     read: Callable[[Mapping[str, str], bytes], T]
     noun: str
+    refused: type[InputRefused] = ImageRefused
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Courier:
         """Raises Failed, or a ClientError where to try again would not help."""
         said = await self._ask(hdrs.METH_POST, url, parcel.headers, parcel.body)
         if said.status != 200:
-            raise _error(url, said)
+            raise _error(url, said, parcel.refused)
         try:
             return parcel.read(said.headers, said.body)
         except ValueError as error:
@@ -97,7 +98,7 @@ class Courier:
             return location
         if said.status in (200, 307):
             raise WorkerFailed(f"{url} answered {said.status}, but not where to upload to")
-        raise _error(url, said)
+        raise _error(url, said, parcel.refused)
 
     async def look_up(self, url: str) -> lookup.Lookup:
         """Raises what `upload` raises; there is at least one instance in it."""
@@ -163,7 +164,7 @@ def origin(url: str) -> str:
     return f"{URL(url).origin()}/"
 
 
-def _error(url: str, said: _Said) -> Exception:
+def _error(url: str, said: _Said, refused: type[InputRefused] = InputRefused) -> Exception:
     text = answer.decode_error(said.body)
     status, told = said.status, retry_after(said.headers.get(hdrs.RETRY_AFTER))
     error: ClientError
@@ -175,7 +176,7 @@ def _error(url: str, said: _Said) -> Exception:
         case 408 | 504:
             error = DeadlineExceeded(text)
         case _ if 400 <= status < 500:
-            error = ImageRefused(text, status)
+            error = refused(text, status)
         case _:
             error = WorkerFailed(f"{url} answered {status}: {text}")
     return Failed(TELLING[status], error, told) if status in TELLING else error

@@ -9,12 +9,16 @@ class ClientError(Exception):
     status = 500
 
 
-class ImageRefused(ClientError):
-    """The worker would not take this image: not an image, broken, too large. Trying again will not help."""
+class InputRefused(ClientError):
+    """The worker would not take what was sent: an unknown tensor, another dtype or shape. Trying again will not help."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ImageRefused(InputRefused):
+    """The worker would not take this image: not an image, broken, too large."""
 
 
 class NoWorker(ClientError):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from fairway.client import Client, ClientError, ImageRefused, NoWorker, SyncClient, WorkerFailed
+from fairway.client import Client, ClientError, InputRefused, NoWorker, SyncClient, WorkerFailed
 from fairway.client.config import Via
 from fairway.registry.instance import Address
 from fairway.worker.wire import openinference
@@ -90,7 +90,7 @@ async def test_a_busy_worker_is_passed_by(via: Via) -> None:
 
 
 ERRORS: list[tuple[int, bytes, type[ClientError], str]] = [
-    (400, b'{"error": "no input is called x"}', ImageRefused, "^no input is called x$"),
+    (400, b'{"error": "no input is called x"}', InputRefused, "^no input is called x$"),
     (404, b'{"error": "no such model"}', NoWorker, "^no such model$"),
     (500, b'{"error": "it fell over"}', WorkerFailed, "answered 500: it fell over"),
     (200, b"", WorkerFailed, "200, but not with tensors: JSON"),
@@ -157,9 +157,9 @@ async def test_a_real_worker(via: Via) -> None:
         scores = (await client.infer({"image": [plain("#ff0000"), plain("#0000ff")]}, "colours"))["scores"]
         assert scores.argmax(axis=1).tolist() == [0, 2]
         assert (await client.infer({"text": ["Löwe"]}, "lengths", outputs=["length"]))["length"].tolist() == [5]
-        with pytest.raises(ImageRefused, match="not an image"):
+        with pytest.raises(InputRefused, match="not an image"):
             await client.infer({"image": [b"no picture"]}, "colours")
-        with pytest.raises(ImageRefused, match="'x' is of float64; expected float32"):
+        with pytest.raises(InputRefused, match="'x' is of float64; expected float32"):
             await client.infer({"x": x.astype(float), "k": k}, "sums")
         with pytest.raises(NoWorker, match="Servable not found"):
             await client.infer({"x": x, "k": k}, "nothing")
