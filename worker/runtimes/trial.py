@@ -20,6 +20,7 @@ from ..config import WorkerSettings
 from ..errors import ConfigurationError
 from ..loading import as_image_model
 from ..source import Source, find_source
+from ..wire.examples import CLASSIFY
 from . import Opened, Options, open_source, probes, record
 
 Say = Callable[[dict[str, Any]], None]
@@ -42,6 +43,10 @@ def reference(request: dict[str, Any], say: Say) -> None:
         opened: Opened = tensorflow.from_graphs(graphs, options)
     else:
         opened = open_source(request["runtime"], source, options)
+    if graphs is not None and _parses_pictures(source, opened, settings):
+        # Engines have no such operations, and a worker needs none: it finds the picture in an example by itself.
+        del graphs.functions[CLASSIFY]
+        opened.signatures = {name: one for name, one in opened.signatures.items() if name != CLASSIFY}
     say({"opened": record.described(opened)})
     if request["probe"]:
         use = as_image_model(source, opened, settings)
@@ -65,6 +70,19 @@ def reference(request: dict[str, Any], say: Say) -> None:
             say({"failed": target, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]})
         else:
             say({"converted": target, "files": {name: path.name for name, path in files.items()}})
+
+
+def _parses_pictures(source: Source, opened: Opened, settings: WorkerSettings) -> bool:
+    """Whether there is a signature that parses examples beside the one that pictures are fed to."""
+    found = opened.signatures.get(CLASSIFY)
+    if found is None or found.name == opened.default or found.method != "classify":
+        return False
+    if [spec.dtype for spec in found.inputs] != ["bytes"]:
+        return False
+    try:
+        return as_image_model(source, opened, settings).card is not None
+    except ConfigurationError:  # said when it is served
+        return False
 
 
 def candidate(request: dict[str, Any], say: Say) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import BadRequest
 from ...wire import predict as wire
-from ...wire.examples import Examples
+from ...wire.examples import CLASSIFY, Examples
 from ...wire.predict import METHOD_NAMES, Wanted
 from ...wire.protobuf import message
 from ...wire.timing import timing
@@ -59,6 +59,8 @@ def methods(served: Served, most: int) -> dict[str, Behaviour]:
         """-> which model answered, and a ClassificationResult or RegressionResult."""
         model = find(wanted)
         signature = _signature(model, wanted.signature)
+        if signature is None and method == "classify" and wanted.signature == CLASSIFY and model.card is not None:
+            signature = model.loaded.signatures[model.loaded.default]  # the engine chosen here does not parse examples
         if signature is None:
             raise BadRequest(f"No signature was found with the name: {wanted.signature}")
         if method == "classify" and signature.method != method and _sees_pictures(model, signature):

@@ -142,7 +142,8 @@ async def _classified(served: Served, request: Request, model: Model) -> Respons
     asked = await _run(len(request.body), examples.decode, request.body)
     signature = _signatures(model).get(asked.signature or model.loaded.default)
     default = model.loaded.signatures[model.loaded.default]
-    if model.card is not None and signature is default and default.method != "classify":
+    alone = signature is None and asked.signature == examples.CLASSIFY  # the engine chosen here does not parse examples
+    if model.card is not None and (signature is default or alone) and default.method != "classify":
         pictures = asked.pictures(model.name, model.image_input, *FEATURES)
         return await _labelled(served, request, model, pictures)
     signature = _of_method(signature, asked.signature or model.loaded.default, "classify")
