@@ -1,4 +1,4 @@
-"""Usage: emnist_server.py MODEL PORT BATCH   The EMNIST post's Flask server: one session, `POST /` {"instances"} -> {"predictions"}.
+"""Usage: emnist_server.py MODEL PORT BATCH   The EMNIST post's Flask server: one session, {"instances"} -> {"predictions"}.
 
 Its graphs took a fixed number of rows: one file for 1, another for 128. There is only the first, so its shapes are changed.
 """
