@@ -1,4 +1,4 @@
-"""The commands of docs/tutorial.md, in their order, as they stand there; only ports and the weights' place are this test's own."""
+"""The commands of docs/tutorial.md, in their order; only ports, and where the weights lie, are this test's own."""
 
 from __future__ import annotations
 
