@@ -32,12 +32,13 @@ HEART = (
     "worker/wire/protobuf.py", "worker/wire/tensorflow_messages.py", "worker/wire/serving_messages.py",
     "worker/wire/inference_messages.py", "worker/wire/openinference_grpc.py", "worker/wire/predict.py",
     "worker/wire/tensor_proto.py", "client/addresses.py",
+    "client/bench/arrivals.py", "client/bench/demand.py", "client/bench/stability.py", "client/bench/tally.py",
     "client/balancing/__init__.py", "client/balancing/hashed.py", "client/balancing/least_loaded.py",
     "client/balancing/peak_ewma.py", "client/balancing/round_robin.py", "client/candidates.py", "client/pool.py",
     "client/retry.py", "client/upstream.py", "proxy/chunks.py", "proxy/head.py", "proxy/metrics.py",
     "proxy/reply.py", "proxy/route.py",
     "proxy/server_timing.py", "proxy/standing.py", "proxy/trace_context.py", "proxy/workers_page.py", "worker/wire/load.py",
-    "worker/wire/content_encoding.py", "worker/wire/timing.py",
+    "worker/wire/content_encoding.py", "worker/wire/timing.py", "worker/runtimes/difference.py",
 )  # fmt: skip
 WORLD = {
     "random",

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from ...registry.errors import ConfigurationError
@@ -41,8 +42,8 @@ def load(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="fairway bench load",
         description="Uploads pictures at growing load and says how fast they are answered: closed loop (so many clients, "
-        "each waits for its answer), open loop (so many requests a second, whatever becomes of earlier ones; latency counts "
-        "from when each was due), or both.",
+        "each waits for its answer), open loop (so many requests a second, whatever becomes of earlier ones; latency "
+        "counts from when each was due), or both.",
         epilog="Try it: fairway bench load --images photos/ --via address,forward --rate auto --plot load.svg",
     )
     add_options(parser, LoadSettings)
@@ -51,10 +52,8 @@ def load(arguments: Sequence[str]) -> int:
     async def main(stop: asyncio.Event) -> int:
         settings = read_options(LoadSettings, given)
         try:
-            import hdrh.histogram
-
-            if settings.plot:
-                import matplotlib
+            for library in ("hdrh.histogram", *(("matplotlib",) if settings.plot else ())):
+                import_module(library)
         except ImportError as error:
             raise ConfigurationError(
                 f"a bench needs more than the light installation ({error.name} is missing): "

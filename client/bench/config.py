@@ -26,7 +26,7 @@ class LoadSettings:
     model: str = option("", "model to ask for; empty: a worker's only or default one", env="FAIRWAY_BENCH_MODEL")
     concurrency: tuple[str, ...] = option(
         (),
-        "closed loop: numbers of clients, each waits for its answer; usually 1,2,4,8,16,32, or none where --rate has numbers",
+        "closed loop: numbers of clients, each waits for its answer; usually 1,2,4,8,16,32; none where --rate has numbers",
         env="FAIRWAY_BENCH_CONCURRENCY",
     )
     rate: tuple[str, ...] = option(

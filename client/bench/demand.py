@@ -14,7 +14,7 @@ Loop = Literal["closed", "open"]
 
 @dataclass(frozen=True)
 class Demand:
-    """`loop` closed: `size` clients, each sends again when it was answered; open: `size` requests a second, come what may."""
+    """`loop` closed: `size` clients, each sends again when it was answered; open: `size` requests a second."""
 
     loop: Loop
     size: float

@@ -26,7 +26,7 @@ class Progress:
         self._at, self._seen = monotonic(), 0
 
     def longer(self, seconds: float) -> None:
-        self._bar.total += seconds
+        self._bar.total = (self._bar.total or 0.0) + seconds
 
     def tick(self, tally: Tally) -> None:
         """What was seen since the last one."""

@@ -112,8 +112,8 @@ def warnings(result: Result, rows: Sequence[tuple[Level, Figures]]) -> list[str]
     busy = [f"{level.way.name} {level.demand}" for level, one in rows if one.client_cpu > OWN_LIMIT]
     if busy:
         found.append(
-            f"warning: at {', '.join(busy)} this program used more than {OWN_LIMIT:.0%} of a core: it was the limit, or near "
-            "it, and the server may do better; spread the load over several of them"
+            f"warning: at {', '.join(busy)} this program used more than {OWN_LIMIT:.0%} of a core: it was the limit, or "
+            "near it, and the server may do better; spread the load over several of them"
         )
     shaky = [f"{level.way.name} {level.demand}" for level in result.levels if level.stable is False]
     if shaky:

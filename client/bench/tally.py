@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from hdrh.histogram import HdrHistogram
 
-from ...worker.wire import timing
+from ...worker.wire.timing import decode
 
-# client: from when it was due to when it was begun; network: all that nobody else names, the way there and back, connecting,
-# look-ups and redirects, and this program's own reading and writing; the others say themselves how long they took.
+# client: from when it was due to when it was begun; network: all that nobody else names, the way there and back,
+# connecting, look-ups and redirects, this program's own reading and writing; the others say how long they took.
 PARTS = ("client", "network", "proxy", "queue", "decode", "infer", "encode")
 SERVER = PARTS[2:]
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
@@ -37,7 +37,7 @@ LONGEST = 3600.0  # seconds that can be told
 class Reply(NamedTuple):
     """What came of one request. `kind`: empty if it was answered rightly, else an error's kind, which `text` explains.
 
-    `worker`: HOST:PORT of who answered, if that is known; `timing`: its Server-Timing field; `size`: bytes that were uploaded.
+    `worker`: HOST:PORT of who answered, if that is known; `timing`: its Server-Timing field; `size`: bytes uploaded.
     """
 
     kind: str = ""
@@ -110,7 +110,7 @@ class Tally:
         self.longest = max(self.longest, latency)
         self._put("latency", latency)
         self._put("client", client)
-        named = timing.decode(text) if text else {}
+        named = decode(text) if text else {}
         spent = sum(named.get(part, 0.0) for part in SERVER)
         if not spent:
             return  # who does not say what it did leaves nothing to split
