@@ -66,7 +66,7 @@ class Crew:
 
     @property
     def busy(self) -> int:
-        return sum(1 for member in self.members if member.since)
+        return len(self.members) - self._idle
 
     def hanging(self, now: float, seconds: float) -> str:
         """What has taken longer than that; empty if nothing."""

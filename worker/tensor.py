@@ -16,7 +16,7 @@ class Prediction:
     def from_scores(cls, scores: Sequence[float], labels: Sequence[str], top: int) -> Prediction:
         """`scores[i]` belongs to `labels[i]`; ties keep the order of the labels."""
         best = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top]
-        return cls(tuple((labels[i], float(scores[i])) for i in best))
+        return cls(tuple([(labels[i], float(scores[i])) for i in best]))
 
     @property
     def label(self) -> str:

@@ -251,3 +251,35 @@ def test_parts_are_views_not_copies() -> None:
     body = DATA + END
     (only,) = parse(body, TYPE)
     assert only.data.obj is body
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (DATA + END, JPEG),
+        (DATA + b"--XX--", JPEG),  # what follows the end does not matter, nor that nothing does
+        (part('form-data; name="data"') + END, JPEG),
+        (part('form-data; name="other"; filename=""') + END, JPEG),
+        (part('form-data; name="data"; filename="a"', b"") + END, b""),
+        (b'--XX\r\nContent-Disposition: form-data; name="data"\r\n\r\n--XX--\r\n', b""),  # not even an empty line
+    ],
+)
+def test_the_quick_way_to_an_only_part_finds_what_the_patient_one_does(body: bytes, found: bytes) -> None:
+    assert bytes(image_field(body, TYPE)) == found
+    (only,) = parse(body, TYPE)
+    assert bytes(only.data) == found
+
+
+@given(st.integers(0, len(DATA + END)), st.binary(max_size=3), st.integers(0, 3))
+def test_and_no_other_body_is_taken_for_one(at: int, put: bytes, cut: int) -> None:
+    body = (DATA + END)[:at] + put + (DATA + END)[at + cut :]
+    try:
+        parts = parse(body, TYPE)
+        files = [part for part in parts if part.name == "data"] or [part for part in parts if part.filename is not None]
+        expected = bytes(files[0].data) if len(files) == 1 else None
+    except BadRequest:
+        expected = None
+    try:
+        assert bytes(image_field(body, TYPE)) == expected
+    except BadRequest:
+        assert expected is None

@@ -25,6 +25,9 @@ NAMES = {
 }  # fmt: skip
 
 
+METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "OPTIONS")}
+
+
 class Head:
     """`Head(raw)`: of the bytes up to and with the empty line. Raises BadRequest and the errors of this folder.
 
@@ -56,10 +59,11 @@ class Head:
         if not self._target:
             raise BadRequest("malformed request: there is no request line")
         version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise UnsupportedVersion(f"HTTP/{version}: only HTTP/1.1 and 1.0 are spoken here")
         self.http11 = version == "1.1"
-        self.method = parser.get_method().decode("ascii")
+        if not self.http11 and version != "1.0":
+            raise UnsupportedVersion(f"HTTP/{version}: only HTTP/1.1 and 1.0 are spoken here")
+        method = parser.get_method()
+        self.method = METHODS.get(method) or method.decode("ascii")
         if self._fields > MAX_FIELDS:
             raise HeadTooLarge(f"{self._fields} fields in the head; at most {MAX_FIELDS} are read")
         self.path, self.raw_query = _target(self.method, self._target)
@@ -114,10 +118,11 @@ class Head:
         if "connection" in headers:
             listed = [token.strip() for token in headers["connection"].lower().split(",")]
             self.keep_alive = "close" not in listed and (self.http11 or "keep-alive" in listed)
-        expect = headers.get("expect", "").strip()
-        if expect and expect.lower() != "100-continue":
-            raise UnknownExpectation(f"unknown Expect: {expect[:80]}: only 100-continue is understood")
-        self.expects = bool(expect) and self.http11 and self.length != 0  # of HTTP/1.0 it is ignored (RFC 9110 10.1.1)
+        self.expects = False
+        if "expect" in headers and (expect := headers["expect"].strip()):
+            if expect.lower() != "100-continue":
+                raise UnknownExpectation(f"unknown Expect: {expect[:80]}: only 100-continue is understood")
+            self.expects = self.http11 and self.length != 0  # of HTTP/1.0 it is ignored (RFC 9110 10.1.1)
 
     # -- called by the parser ---------------------------------------------------------------------------------------
 
