@@ -1,0 +1,198 @@
+"""A pretrained network without its last layer: pictures in, features out.
+
+Its features are what its last dense layer was given; of a network without a top, the averages of its last maps. What
+must be done to the pixels first is known for Keras Applications by their names; for other files a model card beside
+them says it, or the flags. The width of a MobileNet (alpha) shows in its weights file: those that Keras publishes are
+tried in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import InputSpec, find_card, override, read_card, settle_input
+from ..errors import ConfigurationError
+from ..runtimes.keras_applications import FAMILIES
+from ..runtimes.tensorflow_graphs import quiet, tf
+
+ALPHAS = {"MobileNet": (0.25, 0.5, 0.75), "MobileNetV2": (0.35, 0.5, 0.75, 1.3, 1.4)}  # beside 1.0
+CROP = 0.875  # of the shorter side: what Keras's own evaluations look at
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """`model`: (n, height, width, 3) float32, already through mean and std of `spec` -> (n, d) float32.
+
+    `fingerprint`: of the weights and the preprocessing; equal features for equal photos are all it promises.
+    """
+
+    name: str
+    model: Any
+    spec: InputSpec
+    fingerprint: str
+
+    @property
+    def width(self) -> int:
+        """d: numbers a picture."""
+        return int(self.model.output_shape[-1])
+
+    def features(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """`model` as a function of arrays, traced once; a rest of a batch does not trace it again."""
+        spec = tf.TensorSpec((None, self.spec.height, self.spec.width, 3), tf.float32)
+        traced = tf.function(lambda batch: self.model(batch, training=False), input_signature=[spec])
+        return lambda batch: np.asarray(traced(tf.constant(batch)), np.float32)
+
+
+def open_backbone(wanted: str, weights: str, size: int, said: dict[str, Any]) -> Backbone:
+    """`wanted`: keras:NAME or a file. `weights`: of keras:NAME, a file or `imagenet`. `size`: pixels a side, 0 for its
+    own. `said`: what the user says of the input, in the model card's words.
+
+    Raises ConfigurationError saying what to do.
+    """
+    scheme, _, target = wanted.partition(":")
+    with quiet():
+        if scheme == "keras":
+            model, spec = _application(target, weights, size)
+            spec = override(spec, said)
+        else:
+            model, spec = _file(Path(wanted), size, said)
+        model = _without_top(model, wanted)
+        model.trainable = False
+    if spec.channels == "L" or spec.layout != "hwc" or spec.flatten or spec.kind != "pixels" or spec.resize == "none":
+        raise ConfigurationError(f"{wanted}: a backbone is needed that takes colour pictures of one size")
+    return Backbone(wanted, model, spec, _fingerprint(wanted, model, spec))
+
+
+def _application(name: str, weights: str, size: int) -> tuple[Any, InputSpec]:
+    family = next((scaling for prefix, scaling in FAMILIES if name.startswith(prefix)), None)
+    factory = getattr(keras.applications, name, None)
+    if family is None or not callable(factory):
+        known = sorted(n for n in dir(keras.applications) if n[0].isupper())
+        raise ConfigurationError(f"keras:{name}: Keras has no such application; it has {', '.join(known)}")
+    if weights == "imagenet":
+        model = _downloaded(name, factory, size)
+    elif not Path(weights).is_file():
+        raise ConfigurationError(f"--weights {weights}: no such file; expected one, or imagenet")
+    else:
+        model = _fitting(name, factory, Path(weights), size)
+    mean, std, channels = family
+    return model, _square(InputSpec(width=1, height=1, channels=channels, resize="crop", mean=mean, std=std), model, size)
+
+
+def _downloaded(name: str, factory: Any, size: int) -> Any:
+    side = size or factory(weights=None).input_shape[1]
+    try:
+        return factory(weights="imagenet", include_top=False, pooling="avg", input_shape=(side, side, 3))
+    except Exception as error:  # Keras raises anything from URLError to ValueError here
+        raise ConfigurationError(
+            f"keras:{name}: cannot load ImageNet's weights ({str(error)[:200]}); give a file: --weights FILE"
+        ) from error
+
+
+def _fitting(name: str, factory: Any, weights: Path, size: int) -> Any:
+    """The form of the application that these weights fit: with its top or without, of any width."""
+    first = ""
+    for build in _forms(name, factory, size):
+        try:
+            model = build()
+            model.load_weights(weights)
+            return model
+        except Exception as error:  # h5py and Keras raise what they like for files that do not fit
+            first = first or " ".join(str(error).split())[:200]
+    raise ConfigurationError(f"--weights {weights}: they do not fit keras:{name}, with its top or without: {first}")
+
+
+def _forms(name: str, factory: Any, size: int) -> Iterator[Callable[[], Any]]:
+    shape: dict[str, Any] = {"input_shape": (size, size, 3)} if size else {}
+    scalable = "alpha" in inspect.signature(factory).parameters
+    for alpha in (1.0, *ALPHAS.get(name, ())):
+        width = {"alpha": alpha} if scalable else {}
+        yield lambda width=width: factory(weights=None, **shape, **width)  # type: ignore[misc]
+        yield lambda width=width: _topless(factory, size, width)  # type: ignore[misc]
+
+
+def _topless(factory: Any, size: int, width: dict[str, Any]) -> Any:
+    side = size or factory(weights=None, **width).input_shape[1]
+    return factory(weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3), **width)
+
+
+def _file(path: Path, size: int, said: dict[str, Any]) -> tuple[Any, InputSpec]:
+    if path.suffix not in (".keras", ".h5"):
+        raise ConfigurationError(f"--backbone {path}: expected keras:NAME, or a file that ends in .keras or .h5")
+    if not path.is_file():
+        raise ConfigurationError(f"--backbone {path}: no such file")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        hint = "; if it holds weights only, say --backbone keras:NAME --weights FILE" if path.suffix == ".h5" else ""
+        raise ConfigurationError(
+            f"--backbone {path}: Keras cannot load it: {' '.join(str(error).split())[:200]}{hint}"
+        ) from error
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4 or model.inputs[0].shape[3] != 3:
+        raise ConfigurationError(f"--backbone {path}: it does not take pictures of three channels")
+    card = find_card(path)
+    side = size or model.inputs[0].shape[1] or 0
+    seen = {"width": side, "height": size or model.inputs[0].shape[2] or 0}
+    if not seen["width"] and not card:
+        raise ConfigurationError(f"--backbone {path}: it does not tell its input's size: say --input-size")
+    spec = settle_input(read_card(card) if card else None, _known(model.name), seen, said)
+    return model, _square(spec, model, size)
+
+
+def _known(name: str) -> InputSpec | None:
+    """Keras gives an application's model a name that tells its family, such as mobilenetv2_1.00_224."""
+    plain = name.lower().replace("_", "").replace("-", "")
+    for prefix, (mean, std, channels) in FAMILIES:
+        if plain.startswith(prefix.lower()):
+            return InputSpec(width=1, height=1, channels=channels, resize="crop", mean=mean, std=std)
+    return None
+
+
+def _square(spec: InputSpec, model: Any, size: int) -> InputSpec:
+    """`spec` at the size that the model shows, or was asked to have."""
+    height, width = model.inputs[0].shape[1:3]
+    given = (size or width or spec.width, size or height or spec.height)
+    if (width not in (None, given[0])) or (height not in (None, given[1])):
+        raise ConfigurationError(f"--input-size {size}: this backbone takes {width} x {height} only")
+    scaled = spec.resize_to * min(given) / min(spec.width, spec.height) if spec.resize_to else min(given) / CROP
+    return replace(spec, width=given[0], height=given[1], resize_to=round(scaled) if spec.resize == "crop" else 0)
+
+
+def _without_top(model: Any, name: str) -> Any:
+    """The model up to what its last dense layer is given; else up to its last pooling; else its averaged maps."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ConfigurationError(f"{name}: a backbone has one input and one output")
+    layers = model.layers
+    pools = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+    dense = next((layer for layer in reversed(layers) if isinstance(layer, keras.layers.Dense)), None)
+    pool = next((layer for layer in reversed(layers) if isinstance(layer, pools)), None)
+    if len(model.outputs[0].shape) == 2 and dense is not None:
+        features = dense.input
+    elif len(model.outputs[0].shape) == 2 and pool is not None:
+        features = keras.layers.Flatten(name="features")(pool.output)
+    else:
+        features = model.outputs[0]
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D(name="features")(features)
+    if len(features.shape) != 2 or features.shape[1] is None:
+        raise ConfigurationError(f"{name}: its features have the shape {tuple(features.shape)}; expected (n, d)")
+    return keras.Model(model.inputs[0], features, name="backbone")
+
+
+def _fingerprint(name: str, model: Any, spec: InputSpec) -> str:
+    """Of what the features depend on: the weights, what kinds of layers they are in, and how pixels come to them."""
+    found = hashlib.sha256(repr((name if name.startswith("keras:") else "", spec)).encode())
+    for layer in model.layers:
+        found.update(f"{type(layer).__name__} {tuple(layer.output.shape)}".encode())
+    for array in model.get_weights():
+        found.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
