@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,13 @@ def test_it_learns(photos: tuple[Photo, ...], capsys: pytest.CaptureFixture[str]
     validation, train = photos[::4], [photo for i, photo in enumerate(photos) if i % 4]
     model = network()
     before = accuracy(model, validation)
-    assert accuracy(tuned(model, train, validation, blocks=9, epochs=8), validation) > max(before, 0.9)
+    after = accuracy(tuned(model, train, validation, blocks=9, epochs=6), validation)
     said = capsys.readouterr().out
-    assert "Fine-tuning 8/8: Train accuracy = " in said
-    assert "Validation accuracy = 100.0% (N=20)" in said
+    found = [float(number) for number in re.findall(r"Validation accuracy = ([\d.]+)% \(N=20\)", said)]
+    assert len(found) == 6
+    assert 100 * after == pytest.approx(max(found))  # the best of them is what is kept
+    assert after > max(before, 0.8)
+    assert "Fine-tuning 6/6: Train accuracy = " in said
 
 
 def test_it_is_never_worse_than_it_was(photos: tuple[Photo, ...]) -> None:
@@ -145,7 +149,6 @@ def test_a_photo_that_broke_meanwhile_is_an_error(photos: tuple[Photo, ...], tmp
         ("MobileNetV3Small", 12, "expanded_conv_10_expand", "conv_2"),
         ("MobileNet", 14, "conv_dw_13", "conv_pw_13_bn"),
         ("ResNet50", 17, "conv5_block3_1_conv", "conv5_block3_3_bn"),
-        ("EfficientNetB0", 17, "block7a_expand_conv", "top_bn"),
     ],
 )
 def test_blocks_of_keras_applications(name: str, count: int, first: str, last: str) -> None:
