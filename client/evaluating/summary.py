@@ -68,14 +68,16 @@ def confusions(report: Report) -> str:
         lines += [f"{count:5}  {_short(truth)} called {_short(name)}" for truth, name, count in mistakes[:WORST]]
         return "\n".join(lines)
     names = [_short(name) for name in report.labels]
-    left = max(map(len, [*names, "truth"]))
-    cells = [max(len(name), len(str(max(column)))) for name, column in zip(names, zip(*report.confusion), strict=True)]  # noqa: B905
+    rows = [(name, row) for name, row in zip(names, report.confusion, strict=True) if any(row)]
+    left = max(len("truth"), *(len(name) for name, _ in rows))
+    columns = zip(*report.confusion, strict=True)
+    cells = [max(len(name), len(str(max(column)))) for name, column in zip(names, columns, strict=True)]
     lines = [
         f"{'truth':{left}}  " + "  ".join(f"{name:>{n}}" for name, n in zip(names, cells, strict=True)) + "   called"
     ]
-    for name, row in zip(names, report.confusion, strict=True):
-        shown = [f"{count or '.':>{n}}" for count, n in zip(row, cells, strict=True)]
-        lines.append(f"{name:{left}}  " + "  ".join(shown))
+    for name, row in rows:
+        shown = "  ".join(f"{count or '.':>{n}}" for count, n in zip(row, cells, strict=True))
+        lines.append(f"{name:{left}}  {shown}")
     return "\n".join(lines)
 
 
