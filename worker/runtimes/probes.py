@@ -6,7 +6,6 @@ import io
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from ..card import InputSpec
 from ..image import to_item
 from ..model import Loaded
 from ..tensor import Signature, TensorSpec
-
-Arrays = dict[str, NDArray[Any]]
+from . import difference
+from .difference import Arrays, Comparison
 
 PICTURES = 8
 SIZES = (1, 8, 32)
@@ -29,15 +28,18 @@ ROUNDS = 3  # the best is taken
 WORTH = 1.25  # times as fast: below that, more at once only costs memory
 LONGEST = 3.0  # seconds; sizes whose calls take longer are not timed
 NEAR = 0.9  # of the highest speed is within what measuring can tell: from there on the smallest memory decides
-EXACT = 1e-4  # for outputs between 0 and 1; for others times the largest number
-COARSE = 0.2  # the same, where less than float32 is allowed; and 3 of 4 best classes are to be the same
-BEST_SAME = 0.75
+EXACT, COARSE = difference.EXACT.largest, difference.COARSE.largest
 
 
 def pictures(spec: InputSpec) -> list[NDArray[Any]]:
     """Half of them noise, half of them smooth, all from one seed, as items of the model's input."""
+    return [to_item(file, spec) for file in files("JPEG" if spec.kind == "encoded" else "PNG")]
+
+
+def files(kind: str) -> list[bytes]:
+    """The same pictures as files; `kind`: JPEG or PNG."""
     random = np.random.default_rng(7)
-    items = []
+    made = []
     for number in range(PICTURES):
         if number % 2:
             small = Image.fromarray(random.integers(0, 256, (2 + number, 3 + number, 3), np.uint8))
@@ -45,13 +47,9 @@ def pictures(spec: InputSpec) -> list[NDArray[Any]]:
         else:
             image = Image.fromarray(random.integers(0, 256, (240, 320, 3), np.uint8))
         file = io.BytesIO()
-        image.save(
-            file,
-            "JPEG" if spec.kind == "encoded" else "PNG",
-            **({} if spec.kind == "encoded" else {"compress_level": 1}),
-        )
-        items.append(to_item(file.getvalue(), spec))
-    return items
+        image.save(file, kind, **({"compress_level": 1} if kind == "PNG" else {}))
+        made.append(file.getvalue())
+    return made
 
 
 def inputs_for(signature: Signature, items: list[NDArray[Any]] | None) -> list[Arrays]:
@@ -75,44 +73,11 @@ def answers(loaded: Loaded, calls: Mapping[str, list[Arrays]]) -> dict[str, list
     return {name: [loaded.run(inputs, name) for inputs in inputs_of] for name, inputs_of in calls.items()}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """`difference`: the largest, of all outputs that are numbers. `reason`: empty if they agree."""
-
-    difference: float
-    reason: str
-
-
 def compare(
     expected: Mapping[str, list[Arrays]], given: Mapping[str, list[Arrays]], scores: str, coarse: bool
 ) -> Comparison:
     """`scores`: the output whose best class counts. `coarse`: less than float32 is allowed."""
-    largest, same, all_best = 0.0, 0, 0
-    for signature, calls in expected.items():
-        for wanted, answered in zip(calls, given[signature], strict=True):
-            for name, right in wanted.items():
-                got = answered[name]
-                if got.shape != right.shape or got.dtype != right.dtype:
-                    return Comparison(largest, f"{name} is {got.dtype}{got.shape}, not {right.dtype}{right.shape}")
-                if right.dtype.kind not in "fV" or not right.size:
-                    if not coarse and not np.array_equal(got, right):
-                        return Comparison(largest, f"{name} differs")
-                    continue
-                scale = max(1.0, float(np.nanmax(np.abs(right), initial=0.0)))
-                difference = float(np.max(np.abs(got.astype(np.float64) - right), initial=0.0)) / scale
-                if not np.array_equal(np.isfinite(got), np.isfinite(right)) or difference != difference:
-                    return Comparison(largest, f"{name} is not finite where it should be, or the other way round")
-                largest = max(largest, difference)
-                if name == scores:
-                    rows, best = right.reshape(-1, right.shape[-1]), got.reshape(-1, right.shape[-1]).argmax(axis=-1)
-                    # Two classes that the reference itself can hardly tell apart may change places.
-                    short = rows.max(axis=-1) - rows[np.arange(len(rows)), best]
-                    same, all_best = same + int((short <= 2 * EXACT).sum()), all_best + len(rows)
-    if largest > (COARSE if coarse else EXACT):
-        return Comparison(largest, f"answers differ by {largest:.2g}")
-    if same < all_best * (BEST_SAME if coarse else 1):
-        return Comparison(largest, f"{all_best - same} of {all_best} best classes differ")
-    return Comparison(largest, "")
+    return difference.compare(expected, given, scores, difference.COARSE if coarse else difference.EXACT)
 
 
 def together(calls: list[Arrays]) -> list[Arrays]:

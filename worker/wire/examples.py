@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 Value = bytes | float | int
 Feature = list[Value]  # of one kind
 BYTES, FLOAT, INT64 = 1, 2, 3
-CLASSIFY = (
-    "classify"  # a signature for pictures in examples, as our export writes it; workers can answer it by themselves
-)
+CLASSIFY = "classify"  # the signature of our export that takes pictures in examples; workers do without it
 KINDS = {BYTES: "bytes", FLOAT: "float", INT64: "int64"}
 
 

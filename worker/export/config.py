@@ -1,0 +1,88 @@
+"""Settings of `fairway export`. What says how a model is read is called as it is for a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from ...registry.options import option
+from ..config import WorkerSettings
+from ..errors import ConfigurationError
+from ..runtimes.difference import Bounds
+from .forms import FORMS, Form
+
+FormName = Literal["savedmodel", "litert", "litert-dynamic", "litert-int8", "onnx"]
+
+
+def _as_served(name: str) -> Any:
+    """An option that a worker has as well, and that means the same there."""
+    served = WorkerSettings.__dataclass_fields__[name]
+    return option(served.default, served.metadata["help"], served.metadata["env"])
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    to: FormName = option(
+        "savedmodel",
+        "the new form: savedmodel, litert (float32), litert-dynamic (weights in 8 bits), litert-int8 (all in 8 bits, for "
+        "the Edge TPU and microcontrollers as well), or onnx",
+        env="FAIRWAY_EXPORT_TO",
+    )
+    out: str = option(
+        "", "where it goes: a file, or for savedmodel a folder that gets the next version", env="FAIRWAY_EXPORT_OUT"
+    )
+    images: str = option(
+        "",
+        "pictures to compare by, a folder or a file; litert-int8 is calibrated with them",
+        env="FAIRWAY_EXPORT_IMAGES",
+    )
+    count: int = option(100, "how many of them, spread over all that there are", env="FAIRWAY_EXPORT_COUNT")
+    tolerance: float | None = option(
+        None,
+        "largest difference that is allowed; by default "
+        + ", ".join(f"{name} {form.bounds.largest:g}" for name, form in FORMS.items()),
+        env="FAIRWAY_EXPORT_TOLERANCE",
+    )
+    overwrite: bool = option(False, "replace a file that is there", env="FAIRWAY_EXPORT_OVERWRITE")
+    force: bool = option(
+        False,
+        "put it in place although it differs too much; the exit status tells all the same",
+        env="FAIRWAY_EXPORT_FORCE",
+    )
+    weights: str = _as_served("weights")
+    labels: str = _as_served("labels")
+    input_width: int | None = _as_served("input_width")
+    input_height: int | None = _as_served("input_height")
+    input_channels: str | None = _as_served("input_channels")
+    input_resize: str | None = _as_served("input_resize")
+    input_filter: str | None = _as_served("input_filter")
+    input_mean: str | None = _as_served("input_mean")
+    input_std: str | None = _as_served("input_std")
+    input_layer: str = _as_served("input_layer")
+    output_layer: str = _as_served("output_layer")
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigurationError("--out is required: where the exported model goes")
+        if self.count < 1:
+            raise ConfigurationError("--count: at least one picture is needed")
+        if self.to == "litert-int8" and not self.images:
+            raise ConfigurationError(
+                "--to litert-int8 needs --images: a folder with some 100 pictures of the kind the model will see; "
+                "the range of every layer is measured with them"
+            )
+
+    @property
+    def form(self) -> Form:
+        return FORMS[self.to]
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the new form is held to."""
+        bounds = self.form.bounds
+        return bounds if self.tolerance is None else replace(bounds, largest=self.tolerance)
+
+    def reading(self, model: str) -> WorkerSettings:
+        """How a worker would be told to read `model`."""
+        shared = {field.name for field in fields(self)} & {field.name for field in fields(WorkerSettings)}
+        return WorkerSettings(model=model, **{name: getattr(self, name) for name in shared})

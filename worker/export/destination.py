@@ -1,0 +1,129 @@
+"""Where an exported model goes: a file with its card beside it, or the next version in a folder. Whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..card import CARD_FILE, Card, InputSpec, read_card
+from ..errors import ConfigurationError
+from ..source import SUFFIXES
+from ..training.publishing import check_folder, next_version, publish
+from .forms import Form
+
+WORK = ".export-"
+
+
+class Destination:
+    """`path`: what --out says; of a folder that is there, a file called `name` in it is meant.
+
+    Raises ConfigurationError for what cannot be written, before any work was done.
+    """
+
+    def __init__(self, path: Path, form: Form, name: str, overwrite: bool) -> None:
+        self._form, self._overwrite = form, overwrite
+        if form.suffix and path.is_dir():
+            path = path / f"{name}{form.suffix}"
+        self.path = path
+        if not form.suffix:
+            if path.exists() and not path.is_dir():
+                raise ConfigurationError(f"--out {path}: a file; versions of a SavedModel go into a folder")
+            check_folder(path)
+            return
+        if path.suffix != form.suffix:
+            raise ConfigurationError(
+                f"--out {path}: its name must end in {form.suffix}: by that a worker knows its kind"
+            )
+        if not path.parent.is_dir():
+            raise ConfigurationError(f"--out {path}: there is no folder {path.parent}")
+        if path.exists() and not overwrite:
+            raise ConfigurationError(f"--out {path} is there already; say --overwrite to replace it")
+
+    @property
+    def card(self) -> Path:
+        """Of a file: the card's place beside it."""
+        return self.path.with_name(f"{self.path.stem}.{CARD_FILE}")
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[Path]:
+        """A hidden folder on the same disk, which no worker looks at, and which does not last."""
+        try:
+            folder = tempfile.TemporaryDirectory(
+                dir=self.path.parent if self._form.suffix else self.path, prefix=WORK, ignore_cleanup_errors=True
+            )
+        except OSError as error:
+            raise ConfigurationError(f"--out {self.path}: nothing can be written there: {error.strerror}") from error
+        with folder as name:
+            yield Path(name)
+
+    def check_card(self, card: Card | None) -> None:
+        """Raises ConfigurationError if a card for another model has the place that is needed."""
+        if not self._form.suffix or not self.card.is_file():
+            return
+        others = [
+            other.name
+            for other in self.path.parent.glob(f"{self.path.stem}.*")
+            if other != self.path and other.suffix in SUFFIXES
+        ]
+        there = read_card(self.card)
+        if card is not None and (there.input, there.labels, there.activation) == (
+            card.input,
+            card.labels,
+            card.activation,
+        ):
+            return
+        if others:
+            raise ConfigurationError(
+                f"--out {self.path}: {self.card.name} is the card of {', '.join(others)}, which is fed otherwise; "
+                "choose another name"
+            )
+        if not self._overwrite:
+            raise ConfigurationError(f"{self.card} is there already; say --overwrite to replace it")
+
+    def place(self, written: Path, card: dict[str, Any] | None) -> Path:
+        """What `work` holds at `written` -> where it is from now on. Raises ConfigurationError."""
+        try:
+            if self._form.suffix:
+                if card is not None:  # first: a worker may be looking
+                    fresh = written.with_name(self.card.name)
+                    fresh.write_text(card_text(card), "utf-8")
+                    fresh.replace(self.card)
+                elif self.card.is_file():
+                    self.card.unlink()
+                written.replace(self.path)
+                return self.path
+            if card is None:
+                return self._version_without_card(written)
+            return publish(self.path, lambda part: _move(written, part), card)[1]
+        except OSError as error:
+            raise ConfigurationError(f"--out {self.path}: it cannot be written: {error.strerror}") from error
+
+    def _version_without_card(self, written: Path) -> Path:
+        while True:
+            place = self.path / str(next_version(self.path))
+            if not place.exists():
+                return written.rename(place)
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """A card's file."""
+    return json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+
+
+def card_of(card: Card, spec: InputSpec, exported: dict[str, Any]) -> dict[str, Any]:
+    """The model's `card` for a form that is fed as `spec` says; only what is not usual stands in it."""
+    usual = asdict(InputSpec(width=1, height=1))
+    said = {name: value for name, value in asdict(spec).items() if value != usual[name]}
+    output = {"labels": list(card.labels), "activation": card.activation}
+    return {**card.notes, "input": said, "output": output, "exported": exported}
+
+
+def _move(written: Path, part: Path) -> None:
+    for child in written.iterdir():
+        if child.name != CARD_FILE:  # which is written anew
+            child.rename(part / child.name)
