@@ -65,6 +65,6 @@ def draw(levels: Sequence[Level], file: Path) -> None:
     else:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, which="both", alpha=0.3)
-    if ways:
-        axes.legend(fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=max(2, len(ways)), fontsize=8)
     figure.savefig(file, dpi=120)

@@ -16,6 +16,7 @@ from .tally import PARTS, PERCENTILES, TIMEOUT, Figures
 
 LATENCIES = (*PERCENTILES, "max")
 OWN_LIMIT = 0.9  # of a core: above it, it is this program that is measured
+LATE, LATE_SECONDS = 0.1, 0.001  # of the mean latency, and at all: above both, this machine is part of what is measured
 NAMES_SHOWN = 5  # of pictures that were set aside
 NOTES = {
     "closed": "clients: each waits for its answer, so a server that stalls is asked less meanwhile (closed loop)",
@@ -115,12 +116,25 @@ def warnings(result: Result, rows: Sequence[tuple[Level, Figures]]) -> list[str]
             f"warning: at {', '.join(busy)} this program used more than {OWN_LIMIT:.0%} of a core: it was the limit, or "
             "near it, and the server may do better; spread the load over several of them"
         )
+    late = [(level, one) for level, one in rows if _late(one)]
+    if late:
+        level, one = max(late, key=lambda row: row[1].parts["client"][0])
+        found.append(
+            f"warning: requests were sent late, at {level.way.name} {level.demand} by "
+            f"{_milliseconds(one.parts['client'][0])} ms on average: this machine had no time for this program; "
+            "the latencies hold that as well"
+        )
     shaky = [f"{level.way.name} {level.demand}" for level in result.levels if level.stable is False]
     if shaky:
         found.append(f"warning: not stable: {', '.join(shaky)}")
     if result.ended:
         found.append(f"warning: ended before its time: {result.ended}")
     return found
+
+
+def _late(found: Figures) -> bool:
+    mean = found.parts.get("client", (0.0, 0.0))[0]
+    return mean > LATE_SECONDS and mean > LATE * found.latency["mean"]
 
 
 def document(settings: LoadSettings, result: Result) -> dict[str, Any]:
