@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..config import WorkerSettings
     from ..label import ModelSettings
 
+SCHEMES = {"application": "keras", "python": "python"}  # what has no path, and is asked for by name
+
 
 def facts(source: Source, settings: ModelSettings, versions: Mapping[int, Source]) -> dict[str, Any]:
     """Fit for JSON. `versions`: all that the parent of `source` holds, if it is one of them.
@@ -49,7 +51,7 @@ def facts(source: Source, settings: ModelSettings, versions: Mapping[int, Source
         "version": source.version,
         "kind": source.kind,
         "path": os.path.abspath(source.path) if source.path else None,
-        "target": source.target,
+        "target": f"{SCHEMES[source.kind]}:{source.target}" if source.kind in SCHEMES else None,
         "bytes": _bytes(source, served),
         "files": len(source.files()),
         "versions": [

@@ -116,10 +116,9 @@ def _pictures(facts: Mapping[str, Any]) -> list[str]:
     pictures = facts["pictures"]
     if pictures is None:
         return _prose(f"It is served for tensors, not for pictures: {facts['reason']}")
-    steps = _prose("; ".join(pictures["steps"]))
     activation = "" if pictures["activation"] == "none" else f", {pictures['activation']} applied"
     return [
-        *steps,
+        *pictures["steps"],
         f"fed to {pictures['input']}; scores are read from {pictures['scores']}{activation}",
         f"as {facts['card']} says" if facts["card"] else "as its kind, its signature and the options say",
     ]
@@ -134,8 +133,9 @@ def _labels(facts: Mapping[str, Any]) -> list[str]:
             f"{len(labels)} classes, called by number; name them with --labels FILE, in the model card, or in labels.txt "
             "beside the model"
         )
-    more = ", ..." if len(labels) > NAMED else ""
-    return _prose(f"{len(labels)}: {', '.join(labels[:NAMED])}{more}")
+    named = [*labels[:NAMED], *(["..."] if len(labels) > NAMED else [])]
+    comma = "; " if any("," in label for label in named) else ", "  # ImageNet's are lists of names themselves
+    return _prose(f"{len(labels)}: {comma.join(named)}")
 
 
 def _test(test: Mapping[str, Any]) -> list[str]:
