@@ -85,7 +85,9 @@ def _application(name: str, weights: str, size: int) -> tuple[Any, InputSpec]:
     else:
         model = _fitting(name, factory, Path(weights), size)
     mean, std, channels = family
-    return model, _square(InputSpec(width=1, height=1, channels=channels, resize="crop", mean=mean, std=std), model, size)
+    return model, _square(
+        InputSpec(width=1, height=1, channels=channels, resize="crop", mean=mean, std=std), model, size
+    )
 
 
 def _downloaded(name: str, factory: Any, size: int) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import ConfigurationError
 from ...registry.options import option
+from ..errors import ConfigurationError
 
 ALL = -1
 

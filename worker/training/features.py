@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,9 +86,11 @@ def compute(
     if not wanted:
         return 0, {}
 
+    spec = backbone.spec
+
     def decode(key: bytes) -> list[NDArray[np.float32]]:
         photo, missing = wanted[key]
-        picture = image.decode(photo.path.read_bytes())
+        picture = image.decode(photo.path.read_bytes(), reduced_for=spec if spec.reduced else None)
         return [render(picture, key, view) for view in missing]
 
     network = backbone.features()
@@ -121,6 +123,28 @@ def compute(
         if batch:
             flush()
     return done, broken
+
+
+def logits(network: Any, photos: Sequence[Photo], spec: InputSpec, stop: Callable[[], bool]) -> NDArray[np.float32]:
+    """What a Keras model (pictures after mean and std -> logits) says of photos that can be decoded: (n, classes)."""
+
+    def decode(photo: Photo) -> NDArray[np.float32]:
+        return image.to_item(photo.path.read_bytes(), spec)
+
+    arrays: list[NDArray[np.float32]] = []
+    found: list[NDArray[np.float32]] = []
+    for _, outcome in tqdm(_ahead(photos, decode), total=len(photos), desc="test", disable=None, leave=False):
+        if stop():
+            raise Interrupted("the test was not finished")
+        if isinstance(outcome, Exception):
+            raise outcome
+        arrays.append(outcome)
+        if len(arrays) == BATCH:
+            found.append(network.predict_on_batch(np.stack(arrays)))
+            arrays = []
+    if arrays:
+        found.append(network.predict_on_batch(np.stack(arrays)))
+    return np.concatenate(found) if found else np.zeros((0, network.output_shape[-1]), np.float32)
 
 
 def _ahead(items: Sequence[T], work: Callable[[T], R]) -> Iterator[tuple[T, R | Exception]]:
