@@ -16,7 +16,9 @@ class Progress:
     """`seconds`: that the whole run takes, as far as is known."""
 
     def __init__(self, seconds: float) -> None:
-        self._bar: tqdm[NoReturn] = tqdm(total=seconds, bar_format=FORMAT, disable=None, leave=False, mininterval=0.0)
+        self._bar: tqdm[NoReturn] = tqdm(
+            total=seconds, bar_format=FORMAT, disable=None, leave=False, mininterval=0.0, dynamic_ncols=True
+        )
         self._at = monotonic()
         self._seen = self._errors = 0
 

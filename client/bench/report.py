@@ -60,8 +60,8 @@ def _levels(rows: Sequence[tuple[Level, Figures]]) -> str:
 
 
 def _parts(rows: Sequence[tuple[Level, Figures]]) -> str:
-    if not any(found.parts.keys() - {"client"} for _, found in rows):
-        return "The answers do not say where their time went: they have no Server-Timing." if rows else ""
+    if not any("network" in found.parts for _, found in rows):
+        return "where the time went is not known: the workers' answers have no Server-Timing" if rows else ""
     lines = [["mean (p99), ms", "load", *PARTS]]
     for level, found in rows:
         known = (found.parts.get(part) for part in PARTS)

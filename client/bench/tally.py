@@ -22,7 +22,7 @@ from ...worker.wire.timing import decode
 # client: from when it was due to when it was begun; network: all that nobody else names, the way there and back,
 # connecting, look-ups and redirects, this program's own reading and writing; the others say how long they took.
 PARTS = ("client", "network", "proxy", "queue", "decode", "infer", "encode")
-SERVER = PARTS[2:]
+SERVER, WORKER = PARTS[2:], PARTS[3:]
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9}
 
 # Kinds of errors; the others are HTTP statuses.
@@ -111,10 +111,9 @@ class Tally:
         self._put("latency", latency)
         self._put("client", client)
         named = decode(text) if text else {}
-        spent = sum(named.get(part, 0.0) for part in SERVER)
-        if not spent:
-            return  # who does not say what it did leaves nothing to split
-        self._put("network", max(0.0, latency - client - spent))
+        if any(part in named for part in WORKER):  # else what a worker took would pass for the network's
+            spent = sum(named.get(part, 0.0) for part in SERVER)
+            self._put("network", max(0.0, latency - client - spent))
         for part in SERVER:
             if part in named:
                 self._put(part, named[part])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hdrh.histogram import HdrHistogram
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.client.bench import tally as module
@@ -33,6 +33,7 @@ def test_percentiles_are_right_to_a_thousandth(values: list[float]) -> None:
     assert all(found.latency[name] <= found.latency["max"] for name in PERCENTILES)
 
 
+@settings(max_examples=30)  # adding up histograms is slow
 @given(latencies, st.integers(0, 300))
 def test_windows_together_are_one_long_window(values: list[float], cut: int) -> None:
     whole, parts = Tally(0.0, 200.0), [Tally(0.0, 100.0), Tally(50.0, 150.0)]
@@ -108,6 +109,8 @@ def test_who_says_nothing_is_not_split() -> None:
     tally = Tally(0.0, 10.0)
     tally.record(1.0, 1.0, 1.5, OK)
     assert tally.figures().parts.keys() == {"client"}
+    tally.record(1.0, 1.0, 1.5, Reply(timing="proxy;dur=3"))  # the rest may be the worker's
+    assert tally.figures().parts.keys() == {"client", "proxy"}
 
 
 def test_nobody_there_is_counted_in_a_row() -> None:
