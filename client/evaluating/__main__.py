@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +42,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         stopping.cancel()
         return await work
 
-    return run(main, verbose=False)
+    try:
+        return run(main, verbose=False)
+    except BrokenPipeError:  # `fairway evaluate ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 async def _evaluate(settings: EvaluateSettings, stop: asyncio.Event) -> int:
@@ -94,36 +99,47 @@ def _told(bar: tqdm[NoReturn]) -> Callable[[Outcome], None]:
 
 
 def _report(done: Evaluation, settings: EvaluateSettings, asked: dict[str, Any]) -> None:
+    """Files first, so that a reader who hangs up does not cost them; what could not be written is raised at the end."""
     from . import summary
 
     shown = done.outcomes[: settings.show]
+    written: list[str] = []
+    failed: list[ConfigurationError] = []
+    for name, write in _files(done, settings, asked).items():
+        try:
+            write(Path(name))
+            written.append(name)
+        except OSError as error:
+            failed.append(ConfigurationError(f"{name}: cannot be written: {error.strerror or error}"))
+        except ConfigurationError as error:  # matplotlib is not there
+            failed.append(error)
     if shown:
         print(f"\n{summary.examples(shown)}")
-    print(f"\n{summary.text(done)}", flush=True)
-    # The figures first, then what may yet fail.
-    if settings.json:
-        _write(settings.json, lambda path: path.write_text(json.dumps(summary.as_json(done, asked), indent=1) + "\n"))
-    if settings.picture:
-        from .gallery import draw_examples
+    print(f"\n{summary.text(done)}")
+    if written:
+        print(f"\nwritten: {', '.join(written)}", flush=True)
+    if failed:
+        raise failed[0]
 
-        _write(settings.picture, lambda path: draw_examples(shown, path, settings.data))
-    if settings.confusion:
-        from ...worker.accuracy.picture import draw_confusion
 
-        _write(settings.confusion, lambda path: draw_confusion(done.report(), path, settings.data))
+def _files(done: Evaluation, settings: EvaluateSettings, asked: dict[str, Any]) -> dict[str, Callable[[Path], object]]:
+    """What is to be written where."""
+    from ...worker.accuracy.picture import draw_confusion
+    from . import summary
+    from .gallery import draw_examples
+
+    shown = done.outcomes[: settings.show]
+    found: dict[str, Callable[[Path], object]] = {
+        settings.json: lambda path: path.write_text(json.dumps(summary.as_json(done, asked), indent=1) + "\n", "utf-8"),
+        settings.picture: lambda path: draw_examples(shown, path, settings.data),
+        settings.confusion: lambda path: draw_confusion(done.report(), path, settings.data),
+    }
+    return {name: write for name, write in found.items() if name}
 
 
 def _writable(path: str) -> None:
     if path and not Path(path).parent.is_dir():
         raise ConfigurationError(f"{path}: there is no folder {Path(path).parent}")
-
-
-def _write(name: str, write: Callable[[Path], object]) -> None:
-    try:
-        write(Path(name))
-    except OSError as error:
-        raise ConfigurationError(f"{name}: cannot be written: {error.strerror or error}") from error
-    print(f"{name} is written")
 
 
 if __name__ == "__main__":
