@@ -43,7 +43,9 @@ class Member(threading.Thread):
 
 
 class Crew:
-    """`tell` is called in a thread when there are `events`; they are taken from the left, by one reader."""
+    """`host`: what a thread that is no member does in `at_once`.
+
+    `tell` is called in a thread when there are `events`; they are taken from the left, by one reader."""
 
     def __init__(self, limits: ImageLimits, threads: int, tell: Callable[[], None]) -> None:
         self._limits, self._tell = limits, tell
@@ -54,6 +56,7 @@ class Crew:
         self._idle = self._woken = 0  # members that wait, and those of them that were told to go on
         self._closed = False
         self.members = [Member(self, number) for number in range(max(1, threads))]
+        self.host = Member(self, -1)  # never started: whoever calls has a thread
 
     def start(self) -> None:
         for member in self.members:
@@ -70,7 +73,7 @@ class Crew:
 
     def hanging(self, now: float, seconds: float) -> str:
         """What has taken longer than that; empty if nothing."""
-        for member in self.members:
+        for member in (*self.members, self.host):
             since, doing = member.since, member.doing
             if since and doing and now - since > seconds:
                 return f"{doing} takes {now - since:.1f} s"
@@ -91,6 +94,30 @@ class Crew:
             for job in jobs:
                 batcher.put(job, now)
             self._wake(batcher.due(now) or batcher.until() < inf)
+
+    def at_once(self, job: Job) -> bool:
+        """Runs it here and now, if nobody is at work and nobody waits; its answer is then among the events. False: it was not
+        taken. A job that may not run yet is left to the members.
+        """
+        now, batcher, host = monotonic(), self._batcher, self.host
+        with self._lock:
+            if batcher.jobs or self._closed:
+                return False
+            batcher.put(job, now)
+            work = batcher.take(now)
+            if work is None:
+                self._wake(1)
+                return True
+            host.doing, host.since = work, now
+        try:
+            self._do(work, now)
+        finally:
+            with self._lock:
+                host.doing, host.since = None, 0.0
+                if work.run:
+                    batcher.done(work)
+                self._wake(batcher.due(now))
+        return True
 
     def forget(self, request: Request) -> None:
         """Its pieces are not run, as far as they have not begun."""
@@ -138,13 +165,7 @@ class Crew:
                 member.doing, member.since = work, now
                 lock.release()
                 try:
-                    if work.run:
-                        self._run(work, now)
-                    else:
-                        self._decode(work.jobs[0], now)
-                except Exception:
-                    log.exception("%r failed", work)
-                    self._fail(work.jobs, ModelError("the worker failed; its log says why"))
+                    self._do(work, now)
                 finally:
                     lock.acquire()
                     member.doing, member.since = None, 0.0
@@ -154,6 +175,16 @@ class Crew:
                     if self.events:
                         self._tell()
                     self._wake(batcher.due(now) - 1)
+
+    def _do(self, work: Work, now: float) -> None:
+        try:
+            if work.run:
+                self._run(work, now)
+            else:
+                self._decode(work.jobs[0], now)
+        except Exception:
+            log.exception("%r failed", work)
+            self._fail(work.jobs, ModelError("the worker failed; its log says why"))
 
     def _decode(self, job: Job, now: float) -> None:
         request: Request = job.owner

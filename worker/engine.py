@@ -1,8 +1,9 @@
 """The shell around the batcher, as the event loop sees it: who is let in, and the way to the threads and back.
 
-The event loop never decodes and never infers, so health checks and heartbeats answer while the models are busy. What
-comes within one turn of the loop is handed over at once, and what goes back comes in one piece: a wake-up of a thread, or
-of the loop, costs more than all the rest that is done here for a request.
+The event loop never decodes, and infers only what takes less than a wake-up of a thread (docs/decisions/0020), so health
+checks and heartbeats answer while the models are busy. What comes within one turn of the loop is handed over together, and
+what goes back comes in one piece: a wake-up of a thread, or of the loop, costs more than all the rest that is done here for
+a request.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import call
 from .crew import Crew, late
 from .errors import BadRequest, DeadlineExceeded, ModelError, NotFound, NotReady, Overloaded, WorkerError
+from .guard import Guard
 from .image import ImageLimits
 from .lane import Batching, Job, Lane
 from .metrics import BACKEND, CANCELED, INPUT, OTHER, REJECTED, TIMEOUT, Counts, Metrics
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fairway.worker")
 
+AT_ONCE = 250e-6  # seconds: a request that is alone and takes no longer is answered by the loop itself
+STEP = 0.02  # by which what a call takes is corrected with each one
 STEADY = 0.95  # how much of what was known of the rate stays with each further answer
 HANGS = "a call of a model hangs; the worker is about to be replaced"
 
@@ -62,6 +66,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._hung: asyncio.Event | None = None
         self._closed = False
+        self._guard: Guard | None = None
         self._timer: asyncio.TimerHandle | None = None  # for the earliest deadline
         self._timer_at = inf
         self._watch: asyncio.TimerHandle | None = None
@@ -124,7 +129,11 @@ class Engine:
         )
         batchings = {name: _fitted(plan.batching, s) for name, s in model.loaded.signatures.items()}
         self._crew.add(lane)
-        self._served[model] = Served(model, plan, lane, batchings, self.metrics.of(model.name, model.version))
+        served = Served(model, plan, lane, batchings, self.metrics.of(model.name, model.version))
+        if served.even and self.hang_seconds and self._guard is None:
+            self._guard = Guard(self._crew.host, self.hang_seconds)
+            self._guard.start()
+        self._served[model] = served
 
     async def remove(self, model: Model) -> None:
         """Waits for its requests, and closes it."""
@@ -291,6 +300,12 @@ class Engine:
 
     def _hand_over(self) -> None:
         arrived, self._arrived = self._arrived, []
+        if len(arrived) == 1:
+            (job,) = arrived
+            served = job.owner.served
+            if served.even and not job.encoded and job.items * served.seconds <= AT_ONCE and self._crew.at_once(job):
+                self._deliver()
+                return
         self._crew.put(arrived)
 
     def _tell(self) -> None:
@@ -313,6 +328,10 @@ class Engine:
             elif not subject.future.done():
                 if isinstance(found, Answer):
                     answers += 1
+                    if found.batch == 1:
+                        served = subject.served
+                        # Towards the median: what once took long, took others' time.
+                        served.seconds *= 1 + STEP if found.infer > served.seconds else 1 - STEP
                     subject.future.set_result(found)
                     subject.served.counts.answered(found.queue, found.decode, found.infer)
                 else:
@@ -368,6 +387,8 @@ class Engine:
         if self._closed:
             return
         self._closed = True
+        if self._guard is not None:
+            self._guard.dismiss()
         for timer in (self._timer, self._watch):
             if timer is not None:
                 timer.cancel()

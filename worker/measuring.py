@@ -12,6 +12,7 @@ from .tuning import ENOUGH, Figures, ways
 SIZES = (1, 2, 4, 8, 16, 32)
 LOOK = 4  # items in the call that shows whether larger ones are worth measuring
 GAIN = 1.05  # so many times the items a second make them so
+WAKE = 100e-6  # seconds that all cores must gain at least: to wake them is not for nothing
 WORTH = 0.7  # of what is best so far: what is below that is not measured on
 REPEAT = 3
 LONG = 0.03  # seconds after which a size has been called often enough
@@ -79,7 +80,8 @@ def _measure(call: Call, size: int, figures: Figures, wide: bool, calm: Callable
         times = _several(call, size, True, calm)
         figures.wide[size] = min(wall for _, wall in times)  # others may compute for it while this thread waits
         if size == min(figures.narrow):
-            figures.widens = min(times)[0] < ENOUGH * figures.narrow[size]
+            wide_cost, usual = min(times)[0], figures.narrow[size]
+            figures.widens = wide_cost < min(ENOUGH * usual, usual - WAKE)
 
 
 def _several(call: Call, size: int, wide: bool, calm: Callable[[], None] | None) -> list[tuple[float, float]]:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .tuning import Plan
 
 
+# Engines that compute a graph of fixed operations. What Python's code does, nobody can tell from what it did before.
+EVEN = ("litert", "onnx", "openvino")
+
+
 @dataclass(slots=True)
 class Answer:
     """`outputs`: all of a signature's, by name; of pictures `scores`, (n, classes) float32.
@@ -35,14 +39,18 @@ class Answer:
 
 
 class Served:
-    """A model, and what it needs to be served."""
+    """A model, and what it needs to be served.
 
-    __slots__ = ("batchings", "counts", "emptied", "lane", "model", "open", "plan", "signature")
+    `seconds`: what a call of one item took of late. `even`: it always takes about as long.
+    """
+
+    __slots__ = ("batchings", "counts", "emptied", "even", "lane", "model", "open", "plan", "seconds", "signature")
 
     def __init__(self, model: Model, plan: Plan, lane: Lane, batchings: dict[str, Batching], counts: Counts) -> None:
         self.model, self.plan, self.lane, self.batchings, self.counts = model, plan, lane, batchings, counts
         self.signature = model.loaded.signatures[model.loaded.default]
         self.open: set[Request] = set()
+        self.seconds, self.even = plan.seconds, model.loaded.runtime.partition("-")[0] in EVEN
         self.emptied: asyncio.Future[None] | None = None  # awaited by who takes the model out
 
 

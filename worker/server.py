@@ -20,6 +20,7 @@ from ..registry.threaded import ThreadedStore
 from .config import WorkerSettings
 from .engine import Engine
 from .errors import ConfigurationError
+from .guard import EXIT_HUNG
 from .image import ImageLimits
 from .listeners.http import HttpListener
 from .listeners.http.message import Served
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fairway.worker")
 
-EXIT_HUNG = 70  # sysexits.h EX_SOFTWARE: started anew, it will do
 LAST_SECONDS = 2.0  # what a worker with a model that hangs takes for its last words
 # Objects made and not yet gone when the collector looks for cycles among them. A request leaves none, and what a few dozen
 # of them hold at a time made it look at each turn of the loop.

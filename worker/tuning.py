@@ -7,6 +7,7 @@ a call's cost is there anyway, they do.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from .errors import ConfigurationError
@@ -77,7 +78,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was decided. `streams`: calls at once; `wide`, `widens`, `gather`: as of a Lane. `report`: for people, JSON."""
+    """What was decided. `streams`: calls at once; `wide`, `widens`, `gather`: as of a Lane. `report`: for people, JSON.
+
+    `seconds`: what a call of one item took, on one core; inf: not measured.
+    """
 
     batching: Batching
     streams: int
@@ -85,6 +89,7 @@ class Plan:
     widens: bool = True
     gather: float = 0.005
     report: dict[str, Any] = field(default_factory=dict)
+    seconds: float = inf
 
     def __str__(self) -> str:
         calls = f"batches of up to {self.batching.most}" if self.batching.merge else "calls as they come"
@@ -119,6 +124,11 @@ def ways(figures: Figures) -> tuple[Way, list[Way]]:
 
 def decide(figures: Figures, wish: Wish) -> Plan:
     """Streams of one item, or batches: what gave more items a second here, if the user does not say."""
+    one = min(figures.narrow)
+    return replace(_decided(figures, wish), seconds=figures.narrow[one] / one)
+
+
+def _decided(figures: Figures, wish: Wish) -> Plan:
     narrow, wide = figures.narrow, figures.wide
     one = min(narrow)  # the smallest call there is
     gather = min(MOST_GATHER, narrow[one])
