@@ -6,6 +6,7 @@ Source: numpy.lib.format, versions 1.0 to 3.0. Nothing in a file is ever unpickl
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,8 @@ def encode(array: NDArray[Any]) -> list[bytes | memoryview]:
     if array.dtype.kind not in KINDS:
         raise TypeError(f"no numbers: {array.dtype}")
     contiguous = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    head = io.BytesIO()
-    described = {"descr": npy.dtype_to_descr(contiguous.dtype), "fortran_order": False, "shape": array.shape}
-    npy.write_array_header_1_0(head, described)  # type: ignore[no-untyped-call,unused-ignore]
     numbers: Any = contiguous.reshape(-1).view(np.uint8)
-    return [head.getvalue(), memoryview(numbers)]
+    return [_written(contiguous.dtype, array.shape), memoryview(numbers)]
 
 
 def fitted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
@@ -50,7 +48,37 @@ def fitted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 def decode(body: bytes) -> NDArray[Any]:
     """A view of `body`, read-only, in the byte order of this machine. Raises BadRequest saying what is wrong."""
-    file = io.BytesIO(body)
+    shape, in_columns, dtype, at = _read(body[: _head_size(body)])
+    expected = prod(shape) * dtype.itemsize
+    if len(body) - at != expected:
+        raise BadRequest(
+            f"the .npy file's head promises {expected} bytes, {dtype} of shape {list(shape)}; {len(body) - at} follow it"
+        )
+    array = np.frombuffer(body, dtype, offset=at).reshape(shape, order="F" if in_columns else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+# Heads are Python's text, and a model's are the same again and again: most of the time that a small file takes.
+
+
+@lru_cache(256)
+def _written(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    head = io.BytesIO()
+    described = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(head, described)  # type: ignore[no-untyped-call,unused-ignore]
+    return head.getvalue()
+
+
+def _head_size(body: bytes) -> int:
+    """As far as it is told; more than is read of any, if it is told to be that large."""
+    size = 12 + int.from_bytes(body[8:12], "little") if body[6:7] > b"\1" else 10 + int.from_bytes(body[8:10], "little")
+    return min(size, 12 + MAX_HEADER + 1)
+
+
+@lru_cache(256)
+def _read(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether column by column, dtype, and where the numbers begin. Raises BadRequest."""
+    file = io.BytesIO(head)
     try:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0), (3, 0)):
@@ -65,10 +93,4 @@ def decode(body: bytes) -> NDArray[Any]:
         raise BadRequest(f"a .npy file of dtype {dtype}: expected numbers or bools")
     if len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
         raise BadRequest(f"a .npy file of shape {str(shape)[:80]}: expected at most {MAX_DIMENSIONS} sizes from 0 up")
-    at, expected = file.tell(), prod(shape) * dtype.itemsize
-    if len(body) - at != expected:
-        raise BadRequest(
-            f"the .npy file's head promises {expected} bytes, {dtype} of shape {list(shape)}; {len(body) - at} follow it"
-        )
-    array = np.frombuffer(body, dtype, offset=at).reshape(shape, order="F" if in_columns else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return shape, in_columns, dtype, file.tell()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_DIMENSIONS = 32
 MAX_VALUES = 2**20  # that are made Python's objects: of a hundred bytes and more
+BRACKET, BLOCK_BYTES = ord("["), 2**20
 LONG_BYTES = 100  # lists of so many are looked at one by one
 # How far whole numbers have a float of their own, and a little less: what RapidJSON's users call lossless.
 WHOLE = {"float16": 2**11 - 1, "float32": 2**24 - 1, "float64": 2**53 - 1}
@@ -61,7 +62,7 @@ class Reader:
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self._lists = body.count(b"[")
+        self._lists = _brackets(body)
         self._parser = _idle.pop() if _idle else simdjson.Parser()
         document = self._parsed()
         self.fields = self.members(document) if isinstance(document, simdjson.Object) else None
@@ -301,16 +302,21 @@ def _flat(value: Any, kind: Any) -> NDArray[Any] | None:
         return None
 
 
+def _brackets(body: bytes) -> int:
+    """How many lists begin in it. NumPy looks at many bytes at a time, `bytes.count` at one."""
+    whole = np.frombuffer(body, np.uint8)
+    blocks = (whole[at : at + BLOCK_BYTES] for at in range(0, len(body), BLOCK_BYTES))
+    return sum(int(np.count_nonzero(block == BRACKET)) for block in blocks)
+
+
 def _narrowed(wide: NDArray[Any], dtype: str) -> NDArray[Any] | None:
     """`wide` as `dtype`, if one is wanted; None if a number might have lost more than a float loses anyway."""
     if not dtype:
         return wide
     wanted = np.dtype(dtype)
     if wanted.kind == "f":
-        with np.errstate(over="ignore"):
-            narrow = wide.astype(wanted)
         # A larger number is lossless if it was written with a point, which nobody can tell any more.
-        return narrow if max(narrow.max(), -narrow.min()) <= WHOLE[dtype] else None
+        return wide.astype(wanted) if max(wide.max(), -wide.min()) <= WHOLE[dtype] else None
     limits = np.iinfo(wanted)
     fits = limits.min <= int(wide.min()) and int(wide.max()) <= limits.max
     return wide.astype(wanted) if fits else None
