@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import statistics
+import string
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from bench_machine import busy_seconds, described, end_on_sigterm, own_seconds
 from bench_proxy_findings import beside, shown, table
 from bench_worker_contenders import HERE, SERVERS, Kit, Server, fairway, peers_python, running
 
-from fairway.client.evaluating import eval_serving_performance, eval_throughput
+from fairway.client.evaluating.emnist import Protocol, eval_serving_performance, eval_throughput
 
 DATA = HERE.parents[1] / "shared" / "data"
 WEIGHTS = DATA / "models/keras_mobilenetv2_rebuilt/mobilenet_v2_1.0_224_imagenet_full.weights.h5"
@@ -103,19 +104,39 @@ def post(bench: Bench) -> str:
         lines.append(_line("Flask as in the post", rates, latencies, accuracy))
     else:
         bench.failures.append("post: Flask could not be installed")
-    ours = Server("fairway", "fairway", fairway("--model", str(given.emnist)), "", peer=False)
+    labels = bench.folder / "labels.txt"
+    labels.write_text("\n".join(string.digits + string.ascii_uppercase + string.ascii_lowercase) + "\n")
+    pixels = (
+        "--input-width",
+        "28",
+        "--input-height",
+        "28",
+        "--input-channels",
+        "L",
+        "--input-mean",
+        "0",
+        "--input-std",
+        "255",
+        "--labels",
+        str(labels),
+    )
+    ours = Server("fairway", "fairway", fairway("--model", str(given.emnist), *pixels), "", peer=False)
     with running(ours, kit) as worker:
         root = f"http://127.0.0.1:{worker.port}"
         predict = f"{root}/v1/models/{MODEL}:predict"
-        forms = {
-            "fairway, JSON rows": (predict, "rows", BATCHES),
-            "fairway, .npy": (predict, "npy", BATCHES),
-            "fairway, Open Inference, binary": (f"{root}/v2/models/{MODEL}/infer", "openinference", BATCHES),
-            "fairway, PNG uploads": (f"{root}/", "upload", (1,)),
+        infer = f"{root}/v2/models/{MODEL}/infer"
+        forms: dict[str, tuple[str, Protocol, bool]] = {
+            "fairway, JSON rows": (predict, "json", False),
+            "fairway, .npy": (predict, "npy", False),
+            "fairway, Open Inference, binary": (infer, "openinference", False),
+            "fairway, PNG uploads": (f"{root}/", "upload", False),
+            "fairway, JSON rows, connection kept": (predict, "tfserving", True),
+            "fairway, Open Inference, connection kept": (infer, "openinference", True),
         }
-        for name, (url, protocol, batches) in forms.items():
-            rates = {batch: _throughput(bench, name, url, batch, protocol) for batch in batches}
-            lines.append(_line(name, rates, *_performance(bench, url, protocol)))
+        for name, (url, protocol, kept) in forms.items():
+            batches = BATCHES[:1] if protocol == "upload" else BATCHES
+            rates = {batch: _throughput(bench, name, url, batch, protocol, kept) for batch in batches}
+            lines.append(_line(name, rates, *_performance(bench, url, protocol, kept)))
     columns = ("examples/s at 1", "examples/s at 128", "latency, ms", "accuracy, %")
     return "### The EMNIST post's table\n\n" + table(columns, lines)
 
@@ -129,22 +150,34 @@ def _flask(kit: Kit, model: Path, batch: int) -> Iterator[int]:
         yield one.port
 
 
-def _throughput(bench: Bench, name: str, url: str, batch: int, protocol: str = "rows") -> float:
+def _throughput(
+    bench: Bench, name: str, url: str, batch: int, protocol: Protocol = "json", kept: bool = False
+) -> float:
     say(f"post: {name}, {batch} a request")
     with redirect_stdout(StringIO()):
         _, rate = eval_throughput(
-            bench.given.seconds, url, batch_size=batch, emnist_folder_path=str(bench.given.digits), protocol=protocol
+            bench.given.seconds,
+            url,
+            batch_size=batch,
+            emnist_folder_path=str(bench.given.digits),
+            protocol=protocol,
+            keep_alive=kept,
         )
     bench.found.setdefault("post", {}).setdefault(name, {})[f"rate {batch}"] = rate
     return rate
 
 
-def _performance(bench: Bench, url: str, protocol: str = "rows") -> tuple[list[float], float]:
+def _performance(bench: Bench, url: str, protocol: Protocol = "json", kept: bool = False) -> tuple[list[float], float]:
     """-> milliseconds of each request, and the accuracy in percent, as the function prints it."""
     said = StringIO()
     with redirect_stdout(said):
         latencies = eval_serving_performance(
-            bench.given.images, 0, url, emnist_folder_path=str(bench.given.digits), protocol=protocol
+            bench.given.images,
+            0,
+            url,
+            emnist_folder_path=str(bench.given.digits),
+            protocol=protocol,
+            keep_alive=kept,
         )
     found = re.search(r"Accuracy on \d+ test images: ([\d.]+)%", said.getvalue())
     assert found, said.getvalue()
@@ -174,7 +207,7 @@ def manners(bench: Bench) -> str:
             command = [*FAIRWAY, "evaluate", "--data", folder, "--part", "val", "--url", url, *options]
             subprocess.run([*command, "--json", str(file)], check=True, stdout=sys.stderr)
             said = json.loads(file.read_text())
-            answers[name] = said["answers"]
+            answers[name] = [(each["example"], each.get("prediction")) for each in said["answers"]]
             low, high = (100 * bound for bound in said["interval_95"])
             lines.append(
                 [name, f"{said['examples']:,}", f"{100 * said['top_1']:.2f}", f"{low:.1f} to {high:.1f}",
