@@ -43,7 +43,8 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self._file.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez(file, **{ABOUT: np.array(json.dumps(self._about))}, **head.as_arrays())
+            arrays: dict[str, Any] = {ABOUT: np.array(json.dumps(self._about)), **head.as_arrays()}
+            np.savez(file, **arrays)
         part.replace(self._file)
 
     def load(self, recipe: HeadRecipe) -> Head | None:

@@ -149,23 +149,24 @@ def logits(network: Any, photos: Sequence[Photo], spec: InputSpec, stop: Callabl
 
 def _ahead(items: Sequence[T], work: Callable[[T], R]) -> Iterator[tuple[T, R | Exception]]:
     """`work` of each item, in their order, on all cores, a bounded number of them ahead of who asks."""
-    cores = os.cpu_count() or 1
-    waiting: deque[tuple[T, Future[R]]] = deque()
-    with ThreadPoolExecutor(cores) as pool:
+    waiting: deque[tuple[T, Future[R | Exception]]] = deque()
+
+    def attempt(item: T) -> R | Exception:
+        try:
+            return work(item)
+        except Exception as error:  # who asked knows which of them are no surprise
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         try:
             for item in items:
-                waiting.append((item, pool.submit(work, item)))
+                waiting.append((item, pool.submit(attempt, item)))
                 if len(waiting) > AHEAD * BATCH:
-                    yield _outcome(*waiting.popleft())
+                    first, future = waiting.popleft()
+                    yield first, future.result()
             while waiting:
-                yield _outcome(*waiting.popleft())
+                first, future = waiting.popleft()
+                yield first, future.result()
         finally:
             for _, future in waiting:
                 future.cancel()
-
-
-def _outcome(item: T, future: Future[R]) -> tuple[T, R | Exception]:
-    try:
-        return item, future.result()
-    except Exception as error:  # who asked knows which of them are no surprise
-        return item, error

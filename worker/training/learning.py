@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,10 @@ def learn(
     validation = head.scale(validation[0]), validation[1]
     seen: list[tuple[float, float]] = []
     passed, saved = 0, time.monotonic()
-    with tqdm(total=head.recipe.steps, initial=head.step, desc="head", unit="step", disable=None, leave=False) as bar:
+    bar: tqdm[NoReturn] = tqdm(
+        total=head.recipe.steps, initial=head.step, desc="head", unit="step", disable=None, leave=False
+    )
+    with bar:
         for epoch in itertools.count():
             if head.step >= head.recipe.steps:
                 return
@@ -122,7 +125,7 @@ def learn(
 
 
 def _judge(
-    head: Head, seen: list[tuple[float, float]], validation: Labelled, bar: tqdm[None], summaries: Summaries | None
+    head: Head, seen: list[tuple[float, float]], validation: Labelled, bar: tqdm[NoReturn], summaries: Summaries | None
 ) -> None:
     """Train: the mean of the steps since the last time, each before it was learnt from. Lines as retrain.py wrote them."""
     accuracy, loss = (float(number) for number in np.mean(seen, axis=0))
