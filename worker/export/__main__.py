@@ -99,10 +99,11 @@ def described(
         yield f"{f'mean time {what}':22}{verdict.before * 1e3:13.2f} ms{verdict.after * 1e3:13.2f} ms  (one core)"
     yield f"largest difference    {main.difference:.2g} (allowed: {bounds.largest:g})"
     if main.items:
-        real = "" if settings.images else ", made from a seed: --images takes real ones"
-        yield f"same best class       {main.same} of {main.items} pictures (wanted: {bounds.best:.0%}){real}"
-    elif not main.reason:
-        yield "compared by numbers from a seed: it takes no pictures, or it is not known how"
+        yield f"same best class       {main.same} of {main.items} (wanted: {bounds.best:.0%})"
+    if not pictures:
+        yield "                      by random numbers, as it takes no pictures, or it is not known how"
+    elif not settings.images:
+        yield "                      on pictures made from a seed; --images takes real ones"
     for name, other in verdict.others.items():
         yield f"{name:22}{other.difference:.2g}" + (f", {other.same} of {other.items}" if other.items else "")
 
@@ -128,7 +129,7 @@ def _written(
     original: Original, settings: ExportSettings, destination: Destination, folder: Path, pictures: list[bytes]
 ) -> tuple[Path, dict[str, Any] | None]:
     """The new form in `folder`, and its card, which lies beside or in it."""
-    from ..card import CARD_FILE
+    from ..card import CARD_FILE, LABEL_FILES
     from ..image import to_item
     from .destination import card_of, card_text
     from .writing import write
@@ -152,26 +153,30 @@ def _written(
     new = card_of(card, spec, {"from": original.source.name, "form": settings.to})
     beside = destination.card.name if form.suffix else CARD_FILE
     (written.with_name(beside) if form.suffix else written / beside).write_text(card_text(new), "utf-8")
+    if not form.suffix:
+        (written / LABEL_FILES[0]).write_text("".join(f"{label}\n" for label in card.labels), "utf-8")
     return written, new
 
 
 def _verified(original: Original, settings: ExportSettings, written: Path, pictures: list[bytes]) -> Verdict:
     """As a worker would load it: the file, and the card that lies with it."""
     from ..loading import load_model
+    from ..runtimes.tensorflow_graphs import quiet
     from .original import THREADS
     from .verification import verify
 
     reading = WorkerSettings(model=str(written), runtime=settings.form.runtime)
     logging.getLogger("fairway.worker").setLevel("ERROR")  # that it takes tensors only is known
-    new = load_model("", 0, str(written), reading, THREADS)
+    with os.fdopen(os.dup(2), "w") as terminal, quiet():
 
-    def progress(shown: Sequence[Any], what: str) -> Iterable[Any]:
-        return tqdm(shown, what, unit="picture", disable=None, leave=False)
+        def progress(shown: Sequence[Any], what: str) -> Iterable[Any]:
+            return tqdm(shown, what, unit="picture", file=terminal, disable=None, leave=False)
 
-    try:
-        return verify(original, new, pictures, settings.bounds, progress)
-    finally:
-        new.loaded.close()
+        new = load_model("", 0, str(written), reading, THREADS)
+        try:
+            return verify(original, new, pictures, settings.bounds, progress)
+        finally:
+            new.loaded.close()
 
 
 def _files(written: Path) -> list[Path]:

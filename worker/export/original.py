@@ -22,12 +22,15 @@ THREADS = 1  # what is measured beside the comparison is one core
 
 @dataclass
 class Original:
-    """`functions`: signature -> a Function of tensorflow_graphs, to be converted. `opened` runs the same."""
+    """`functions`: signature -> a Function of tensorflow_graphs, to be converted, for as long as `keep` lives: they do not
+    hold their variables. `opened` runs the same.
+    """
 
     source: Source
     functions: dict[str, Any]
     opened: Opened
     use: ImageUse
+    keep: Any
 
     @property
     def signature(self) -> Signature:
@@ -66,7 +69,7 @@ def read_original(model: str, settings: WorkerSettings) -> Original:
     use = replace(
         use, input=wanted.get(use.input, _plain(use.input)), scores=wanted.get(use.scores, _plain(use.scores))
     )
-    return Original(source, graphs.functions, opened, use)
+    return Original(source, graphs.functions, opened, use, graphs.keep)
 
 
 def _renamed(signature: Signature, wanted: dict[str, str]) -> Signature:

@@ -21,8 +21,10 @@ from . import Hints, Options, batch_of
 
 __all__ = ["GPUS", "Frozen", "Function", "Graphs", "freeze", "quiet", "read", "tf"]
 
-# How its C++ side begins a line of its log.
-REMARK = re.compile(rb"(?:[IWE]\d{4} |\d{4}-\d\d-\d\d \S+ [IWE] |WARNING: All log messages before absl)")
+# How its C++ side begins a line of its log; the last two are its converter's and LiteRT's.
+REMARK = re.compile(
+    rb"(?:[IWE]\d{4} |\d{4}-\d\d-\d\d \S+ [IWE] |WARNING: All log messages before absl|fully_quantize: |INFO: Created )"
+)
 
 
 @contextlib.contextmanager
@@ -86,6 +88,10 @@ class Graphs:
     default: str
     keep: Any
     hints: Hints = field(default_factory=Hints)
+
+    @property
+    def signatures(self) -> dict[str, Signature]:
+        return {name: function.signature for name, function in self.functions.items()}
 
 
 @dataclass(frozen=True)
