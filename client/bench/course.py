@@ -95,6 +95,7 @@ class Course:
                 await stack.enter_async_context(way)
             most = max([demand.size for demand in settings.clients], default=0)
             allow_files(int(max(most, settings.max_in_flight)))
+            self._progress.begin(f"trying {len(self._uploads)} pictures")
             trial = asyncio.create_task(tried(self._ways, self._uploads))
             if await self._interrupted(trial, stopping):
                 return result
@@ -160,7 +161,7 @@ class Course:
         await watch
         tally.settle()
         self._progress.end(tally)
-        if not self.result.ended and tally.sent and not tally.answered:
+        if not self.result.ended and not tally.heard and tally.examples:
             self.result.ended = f"nothing was answered at {way.url}: {next(iter(tally.examples.values()), '')}"
         if way.via == "forward" and self.result.ended != INTERRUPTED:
             after = await way.served()

@@ -23,8 +23,9 @@ class Progress:
         self._seen = self._errors = 0
 
     def begin(self, name: str) -> None:
-        """A window."""
-        self._bar.set_description_str(name, refresh=False)
+        """A window, or what comes before the first."""
+        self._bar.set_postfix_str("", refresh=False)
+        self._bar.set_description_str(name)
         self._at, self._seen = monotonic(), 0
 
     def longer(self, seconds: float) -> None:

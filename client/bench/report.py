@@ -154,6 +154,7 @@ def document(settings: LoadSettings, result: Result) -> dict[str, Any]:
             "repeat_until_stable": settings.repeat_until_stable,
             "timeout_seconds": settings.timeout_seconds,
             "max_in_flight": settings.max_in_flight,
+            "sample": settings.sample,
             "seed": settings.seed,
         },
         "pictures": result.pictures,

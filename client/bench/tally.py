@@ -67,6 +67,7 @@ class Tally:
         self.client_cpu = 0.0  # seconds of processor time that this program spent in the window
         self.lately: list[float] = []  # latencies since somebody looked
         self.failures = 0  # in a row that look as if nobody were there
+        self.heard = 0  # answers, whenever they were due
         self._latency = HdrHistogram(1, int(LONGEST * 1e6), 3)
         self._parts = {part: HdrHistogram(1, int(LONGEST * 1e6), 2) for part in PARTS}
         self._sums = dict.fromkeys(("latency", *PARTS), 0.0)
@@ -77,16 +78,19 @@ class Tally:
         """A request that was to be sent at `due`, was sent at `begun`, and was over at `ended`."""
         kind = reply.kind
         self.failures = 0 if kind in BUSY else self.failures + 1
-        if not kind and self.begin <= ended < self.end:
-            self.completed += 1
-            self.bytes += reply.size
+        if kind:
+            self.examples.setdefault(kind, reply.text[:EXAMPLES])
+        else:
+            self.heard += 1
+            within = self.begin <= ended < self.end
+            self.completed += within
+            self.bytes += reply.size * within
         if not self.begin <= due < self.end:
             return
         if kind != NOT_SENT:
             self.sent += 1
         if kind:
             self.errors[kind] += 1
-            self.examples.setdefault(kind, reply.text[:EXAMPLES])
             if kind != TIMEOUT:
                 return
         else:

@@ -27,7 +27,7 @@ from ...conftest import ROOT, picture
 from ...proxy import stage
 from ...proxy.stage import Seen, cluster, daisy, dead_address, image_of, says, until, url
 
-SHORT = ("--seconds=0.4", "--warm-up=0.1")
+SHORT = ("--seconds=0.3", "--warm-up=0.1")
 
 
 @pytest.fixture(scope="module")
@@ -209,21 +209,41 @@ async def test_wrong_answers_are_errors_and_the_run_is_no_success(photos: Path) 
     )
 
 
-async def test_nothing_is_answered(photos: Path) -> None:
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_nothing_is_answered(photos: Path, hangs: bool) -> None:
     numbers = count()
 
     async def soon_ill(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
         if next(numbers) < 3:  # the trial
             return await daisy(request, seen)
+        if hangs:
+            await asyncio.Event().wait()
         return web.json_response({"error": "it fell over"}, status=500)
 
     async with cluster(soon_ill) as (proxy, _):
-        status, out, _ = await load("--url", url(proxy), "--images", photos, "--concurrency=2,4", *SHORT)
+        words = ("--url", url(proxy), "--images", photos, "--concurrency=2,4", "--timeout-seconds=0.5")
+        status, out, _ = await load(*words, *SHORT)
     assert status == 1
     assert re.search(r"^address +2 clients +\d+ +0 +0\.0 ", out, re.M)
-    assert "4 clients" not in out
+    assert "4 clients" not in out  # there was no sense in it
     assert "nothing was answered" in out
-    assert "it fell over" in out
+    assert ("no answer from" if hangs else "it fell over") in out
+
+
+async def test_several_urls_are_told_apart(photos: Path) -> None:
+    async def worker(request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        return await daisy(request, seen) if seen.method == "POST" else web.Response(status=404)
+
+    async with stage.Worker(worker) as one, stage.Worker(worker) as other:
+        places = [one.address, other.address]
+        words = ("--via=forward", "--images", photos, "--rate=50", "--sample=1")
+        status, out, _ = await load("--url", ",".join(map(str, places)), *words, *SHORT)
+    assert status == 0
+    for place in places:
+        assert re.search(rf"^forward {place} +50/s +\d+ ", out, re.M)
+        assert f"forward {place}: {place} 100.0%" in out
+    pictures = {image_of(seen) for at in (one, other) for seen in at.requests if seen.method == "POST"}
+    assert len(pictures) == 1
 
 
 @pytest.mark.parametrize("via", ["address", "forward", "redirect"])
