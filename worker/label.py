@@ -248,7 +248,7 @@ def _label(names: Sequence[str], labeller: Labeller, settings: LabelSettings) ->
     queue: Queue[tuple[Path, Future[Prediction]] | None] = Queue(2 * labeller.streams)
     gone = threading.Event()
     with (
-        tqdm(total=known and len(known), unit="image", disable=quiet, leave=False) as bar,
+        tqdm(total=None if known is None else len(known), unit="image", disable=quiet, leave=False) as bar,
         ThreadPoolExecutor(labeller.streams) as looking,
         ThreadPoolExecutor(1) as printing,
     ):
