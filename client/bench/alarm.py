@@ -7,7 +7,6 @@ is watched by the loop; elsewhere it is the loop's timer, and `client` in the fi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
 from time import monotonic
@@ -47,24 +46,29 @@ class Alarm:
 
     async def until(self, when: float) -> None:
         """`when`: by `time.monotonic`. Returns at once if that is over; but now and then others have their turn."""
-        left = when - monotonic()
-        self._in_a_row = self._in_a_row + 1 if left <= 0 else 0
-        if left <= 0 and self._in_a_row % IN_A_ROW:
+        self._in_a_row = self._in_a_row + 1 if when <= monotonic() else 0
+        if self._in_a_row and self._in_a_row % IN_A_ROW:
             return
-        if left <= 0 or self._file < 0:
-            await asyncio.sleep(max(0.0, left))
+        if self._in_a_row or not self._set(when):
+            await asyncio.sleep(0)
+            while (left := when - monotonic()) > 0:  # uvloop's timers are rounded, also to too early
+                await asyncio.sleep(left)
             return
+        self._rung = asyncio.get_running_loop().create_future()
+        await self._rung
+
+    def _set(self, when: float) -> bool:
+        if self._file < 0:
+            return False
         seconds, rest = divmod(when, 1.0)
         # struct itimerspec: an interval of none, and the time
         spec = (ctypes.c_long * 4)(0, 0, int(seconds), int(rest * 1e9))
-        self._rung = asyncio.get_running_loop().create_future()
-        if self._library.timerfd_settime(self._file, ABSOLUTE, ctypes.byref(spec), None):
-            await asyncio.sleep(left)
-            return
-        await self._rung
+        return not self._library.timerfd_settime(self._file, ABSOLUTE, ctypes.byref(spec), None)
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.read(self._file, 8)
+        except BlockingIOError:  # it was set anew meanwhile
+            return
         if self._rung is not None and not self._rung.done():
             self._rung.set_result(None)
