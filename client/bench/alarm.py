@@ -51,7 +51,7 @@ class Alarm:
             return
         if self._in_a_row or not self._set(when):
             await asyncio.sleep(0)
-            while (left := when - monotonic()) > 0:  # uvloop's timers are rounded, also to too early
+            while (left := when - monotonic()) > 0:  # noqa: ASYNC110 (uvloop rounds, also to too early)
                 await asyncio.sleep(left)
             return
         self._rung = asyncio.get_running_loop().create_future()
