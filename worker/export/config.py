@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...registry.options import option
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
-from ..runtimes.difference import Bounds
 from .forms import FORMS, Form
+
+if TYPE_CHECKING:
+    from ..runtimes.difference import Bounds
 
 FormName = Literal["savedmodel", "litert", "litert-dynamic", "litert-int8", "onnx"]
 
@@ -40,7 +42,7 @@ class ExportSettings:
     tolerance: float | None = option(
         None,
         "largest difference that is allowed; by default "
-        + ", ".join(f"{name} {form.bounds.largest:g}" for name, form in FORMS.items()),
+        + ", ".join(f"{name} {form.largest:g}" for name, form in FORMS.items()),
         env="FAIRWAY_EXPORT_TOLERANCE",
     )
     overwrite: bool = option(False, "replace a file that is there", env="FAIRWAY_EXPORT_OVERWRITE")
@@ -79,8 +81,10 @@ class ExportSettings:
     @property
     def bounds(self) -> Bounds:
         """What the new form is held to."""
-        bounds = self.form.bounds
-        return bounds if self.tolerance is None else replace(bounds, largest=self.tolerance)
+        from ..runtimes.difference import Bounds
+
+        largest = self.form.largest if self.tolerance is None else self.tolerance
+        return Bounds(largest, self.form.best, self.form.exact)
 
     def reading(self, model: str) -> WorkerSettings:
         """How a worker would be told to read `model`."""

@@ -113,14 +113,15 @@ def _examples(original: Original, new: Model, pictures: list[bytes], expected: l
     examples = np.empty(len(files), object)
     examples[:] = [serialized({"image/encoded": [file]}) for file in files]
     answer = new.loaded.run({"inputs": examples}, CLASSIFY)
-    places = {label.encode(): i for i, label in enumerate(card.labels)}
-    if len(places) < len(card.labels):  # two classes of one name cannot be told apart
-        return {}
-    given = np.zeros(answer["scores"].shape, np.float32)
-    for row, (classes, scores) in enumerate(zip(answer["classes"], answer["scores"], strict=True)):
-        given[row, [places[label] for label in classes]] = scores
     raw = np.concatenate([outputs[original.use.scores] for outputs in expected[: len(files)]])
     wanted = activated(raw, card.activation).astype(np.float32)
+    given = answer["scores"]
+    places = {label.encode(): i for i, label in enumerate(card.labels)}
+    if len(places) == len(card.labels):
+        order = np.argsort([[places[label] for label in row] for row in answer["classes"]], axis=1)
+        given = np.take_along_axis(given, order, axis=1)
+    else:  # two classes of one name cannot be told apart: then only the scores are looked at
+        wanted = -np.sort(-wanted, axis=1)
     return {CLASSIFY: compare({CLASSIFY: [{"scores": wanted}]}, {CLASSIFY: [{"scores": given}]}, "scores", COARSE)}
 
 

@@ -21,14 +21,14 @@ from ..errors import ConfigurationError
 from ..image import to_array
 from ..runtimes import conversion
 from ..runtimes.tensorflow_graphs import Function, quiet, tf
-from ..tensor import Signature
+from ..tensor import TensorSpec
 from ..wire.examples import CLASSIFY
 from .original import Original
 from .savedmodel import classify, save
 
 Progress = Callable[[list[NDArray[Any]]], Iterator[NDArray[Any]]]
 
-LEFT_OUT = "bytes"  # inputs of this dtype: no engine but TensorFlow has operations for them
+LEFT_OUT = "bytes"  # tensors of this dtype: no engine but TensorFlow has operations for them
 
 
 def write(
@@ -50,9 +50,13 @@ def write(
     elif to in ("onnx", "litert-int8"):
         functions = {default: functions[default]}
     else:
-        functions = {name: one for name, one in functions.items() if name == default or not _takes_bytes(one.signature)}
+        functions = {
+            name: one
+            for name, one in functions.items()
+            if name == default or not _holds_bytes((*one.signature.inputs, *one.signature.outputs))
+        }
     if to != "savedmodel":
-        if _takes_bytes(functions[default].signature):
+        if _holds_bytes(functions[default].signature.inputs):
             raise ConfigurationError(
                 f"{original.source} decodes pictures by itself, for which {to} has no operations; --to savedmodel can do it"
             )
@@ -184,5 +188,5 @@ def _quantisation(path: Path) -> tuple[float, int]:
     return float(scale), int(zero)
 
 
-def _takes_bytes(signature: Signature) -> bool:
-    return any(spec.dtype == LEFT_OUT for spec in signature.inputs)
+def _holds_bytes(specs: tuple[TensorSpec, ...]) -> bool:
+    return any(spec.dtype == LEFT_OUT for spec in specs)
