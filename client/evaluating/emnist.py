@@ -28,7 +28,7 @@ from ..errors import ClientError, Unreachable, WorkerFailed
 from .endpoint import Input, as_items
 from .forms import Binary, Form, Heard, Letter, Npy, Rows, Upload, only_scores
 from .gallery import in_characters
-from .labelled import Example, Pixels, emnist_names, labels_beside, read_pair, sample
+from .labelled import Example, Pixels, emnist_names, read_pair, sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,7 +140,7 @@ def load_emnist(folder: str, dataset: str = "test") -> Pixels:
         for name in FILES[dataset]:
             for path in (place / f"{name}.gz", place / name):
                 if path.is_file():
-                    images, labels = read_pair(path, labels_beside(path))
+                    images, labels = read_pair(path)
                     turned = images.transpose(0, 2, 1) if name.startswith("emnist") else images
                     names = emnist_names(name, int(labels.max()))
                     return Pixels(np.ascontiguousarray(turned), labels, names, dataset, str(path))

@@ -43,11 +43,11 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Input:
-    """What a model takes: `shape` of one item, None where it is not known. `dtype` may be bytes: picture files."""
+    """What a model takes: `shape` of one item, with None for a size that is open; None as a whole: it is not known."""
 
     name: str = ""
     dtype: str = "float32"
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int | None, ...] | None = None
 
 
 class Bearer(Client):
@@ -102,17 +102,29 @@ def as_items(images: NDArray[np.uint8], wanted: Input, range: str = "0..1") -> N
 
     Scaled to `range` for models that take floats; others get 0..255.
     """
-    count, size = len(images), prod(images.shape[1:])
-    shape = wanted.shape or (size,)
-    if prod(shape) != size:
-        takes, have = ("x".join(map(str, sizes)) for sizes in (shape, images.shape[1:]))
-        raise ConfigurationError(f"the model takes {takes}, and the pictures are {have}")
+    count, have = len(images), images.shape[1:]
+    shape = _closed(wanted.shape or (None,), have)
+    if prod(shape) != prod(have):
+        takes, has = ("x".join(map(str, sizes)) for sizes in (shape, have))
+        raise ConfigurationError(
+            f"the model takes {takes}, and the pictures are {has}; --protocol fairway uploads them as pictures, "
+            "--shape says better what it takes"
+        )
     dtype = np.dtype(wanted.dtype)
     pixels = np.ascontiguousarray(images).reshape(count, *shape)
     if dtype.kind != "f" or range == "0..255":
         return pixels.astype(dtype)
     scaled = pixels.astype(np.float32) / np.float32(255)
     return (scaled * 2 - 1 if range == "-1..1" else scaled).astype(dtype, copy=False)
+
+
+def _closed(shape: tuple[int | None, ...], have: tuple[int, ...]) -> tuple[int, ...]:
+    """Open sizes filled in: one of them takes what is left, several those of the pictures, in order."""
+    known = prod(size for size in shape if size is not None)
+    if shape.count(None) == 1:
+        return tuple(max(prod(have) // known, 1) if size is None else size for size in shape)
+    sizes = [*have, *[1] * len(shape)]
+    return tuple(sizes[place] if size is None else size for place, size in enumerate(shape))
 
 
 async def find_endpoint(settings: EvaluateSettings, kind: Kind) -> Endpoint:
@@ -245,9 +257,10 @@ class _Finder:
             raise ConfigurationError(f"the model's input {name!r} is {datatype}; pictures are numbers or files")
         if dtype == "bytes":
             return None
-        # The first dimension counts items. Others that are open leave it to --shape.
-        item = tuple(sizes[1:]) if sizes else ()
-        return Input(name, dtype, self._settings.item_shape or (item if item and min(item) > 0 else None))
+        item = (
+            tuple(size if size > 0 else None for size in sizes[1:]) if sizes else ()
+        )  # the first dimension counts items
+        return Input(name, dtype, self._settings.item_shape or item or None)
 
     async def _only_model(self) -> str:
         """The name of the only model that a server of ours has; empty if it does not tell."""

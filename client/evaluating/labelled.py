@@ -100,12 +100,12 @@ def read_labelled(data: str, part: str = "", data_labels: str = "", transpose: b
     """What --data names. Raises ConfigurationError."""
     first = Path(data)
     if first.is_dir():
-        found = _idx_files(first, part)
-        return _pixels(*found, part, data_labels, transpose) if found else _photos(first, part)
+        found = _idx_file(first, part)
+        return _pixels(found, None, part, data_labels, transpose) if found else _photos(first, part)
     images, comma, labels = (data, "", "") if first.is_file() else data.partition(",")
     if not Path(images).is_file():
         raise ConfigurationError(f"{images}: no such file or folder")
-    return _pixels(Path(images), Path(labels) if comma else labels_beside(Path(images)), part, data_labels, transpose)
+    return _pixels(Path(images), Path(labels) if comma else None, part, data_labels, transpose)
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
@@ -137,9 +137,10 @@ def read_idx(path: Path, dimensions: int, what: str) -> NDArray[Any]:
     return array
 
 
-def read_pair(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """-> (n, rows, columns) of uint8, (n,) of class numbers. Raises ConfigurationError."""
+def read_pair(images: Path, labels: Path | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """-> (n, rows, columns) of uint8, (n,) of class numbers. `labels`: else the file beside. Raises ConfigurationError."""
     pictures = read_idx(images, 3, "pictures: bytes of three dimensions")
+    labels = labels or labels_beside(images)
     numbers = read_idx(labels, 1, "labels: bytes of one dimension")
     if len(pictures) != len(numbers):
         raise ConfigurationError(f"{labels}: {len(numbers)} labels for the {len(pictures)} pictures of {images.name}")
@@ -190,22 +191,22 @@ def _photos(folder: Path, part: str) -> Photos:
     return Photos(examples, classes, wanted, str(folder))
 
 
-def _pixels(images: Path, labels: Path, part: str, data_labels: str, transpose: bool) -> Pixels:
+def _pixels(images: Path, labels: Path | None, part: str, data_labels: str, transpose: bool) -> Pixels:
     pictures, numbers = read_pair(images, labels)
     most = int(numbers.max())
     names = read_names(data_labels) if data_labels else emnist_names(images.name, most)
     if most >= len(names):
-        raise ConfigurationError(f"{data_labels}: {len(names)} names, but {labels.name} counts up to {most}")
+        raise ConfigurationError(f"{data_labels}: {len(names)} names, but there are class numbers up to {most}")
     turned = pictures.transpose(0, 2, 1) if transpose else pictures
     return Pixels(turned, numbers, names, part or "all", str(images))
 
 
-def _idx_files(folder: Path, part: str) -> tuple[Path, Path] | None:
-    """Of a folder of MNIST's files those for `part`; None if there are none."""
+def _idx_file(folder: Path, part: str) -> Path | None:
+    """Of a folder of MNIST's files the images for `part`; None if there are none."""
     images = sorted(path for path in folder.iterdir() if "images" in path.name and "idx3" in path.name)
     if len(images) > 1:
         train = [path for path in images if "train" in path.name]
         images = train if part == "train" else [path for path in images if path not in train]
     if len(images) > 1:
         raise ConfigurationError(f"{folder}: {', '.join(p.name for p in images)}: which one? Say --data FILE")
-    return (images[0], labels_beside(images[0])) if images else None
+    return images[0] if images else None
