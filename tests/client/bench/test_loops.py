@@ -24,7 +24,7 @@ async def test_a_stall_is_charged_to_every_request_that_was_due_meanwhile() -> N
     stalling = Stalling(after=40, seconds=STALL)
     async with Worker(stalling) as worker, way_to(worker.address) as way:
         begin = monotonic()
-        tally = Tally(begin, begin + 1.2)
+        tally = Tally(begin, begin + 2.0)
         due = list(poisson(200.0, begin, tally.end, Random(7).random))
         await open_loop(way, due, turns([upload()]), tally, 10_000)
     found = tally.figures()
