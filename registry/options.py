@@ -36,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser, settings: type) -> None:
         if "help" not in f.metadata:
             continue
         kind, flag = hints[f.name], "--" + f.name.replace("_", "-")
-        shown = "none" if f.default in ("", None, ()) else f.default
+        default = ",".join(f.default) if isinstance(f.default, tuple) else f.default
+        shown = "none" if default in ("", None) else default
         text = f"{f.metadata['help']} (default: {shown}; {environment_name(f)})".replace("%", "%%")
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)

@@ -22,6 +22,7 @@ class Settings:
     folder: Path = option(Path("models"), "where the models lie")
     mode: Literal["forward", "address"] = option("forward", "how it answers")
     allow: tuple[str, ...] = option((), "networks, 100 % trusted")
+    ways: tuple[str, ...] = option(("address", "forward"), "how it is asked")
     insecure: bool = option(False, "do it anyway", env="FAIRWAY_REGISTRY_INSECURE")
     made_by_code: int = 7
 
@@ -111,6 +112,7 @@ def test_help_tells_default_and_environment() -> None:
     assert "--wait-seconds SECONDS how long to wait (default: 2.5; FAIRWAY_WAIT_SECONDS)" in text
     assert "--mode forward|address" in text
     assert "networks, 100 % trusted (default: none; FAIRWAY_ALLOW)" in text
+    assert "how it is asked (default: address,forward; FAIRWAY_WAYS)" in text
     assert "--insecure, --no-insecure" in text
     assert "made-by-code" not in text
 
