@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fairway.worker.label import dashed, label
+from fairway.worker.label import label
+from fairway.worker.label.offline import dashed
 
 from ..cluster.processes import FAIRWAY, Running
 from ..conftest import ROOT, picture
@@ -209,7 +210,10 @@ NOTHING = "no such model: nothing; bundled: flowers"
         ([f"--model={GRAY}", "--labels=LICENSE"], r"LICENSE has \d+ labels, but the model has 2 outputs"),
         ([f"--model={GRAY}", "--runtime=warp"], "--runtime warp: expected one of"),
         ([f"--model={GRAY}", "--input_layer=Placeholder"], "has no such input; it has image"),
-        ([f"--model={GRAY}", "--output_layer=logits"], "is none of the outputs .scores.; scores are read from scores"),
+        (
+            [f"--model={GRAY}", "--output_layer=logits"],
+            "has no such output; it has scores; scores are read from scores",
+        ),
     ],
 )
 def test_what_cannot_be(more: list[str], why: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,3 +310,23 @@ def test_layers_of_the_articles_graph(tmp_path: Path, capsys: pytest.CaptureFixt
         assert status == 78
         (line,) = [line for line in err.splitlines() if line.startswith("fairway: ")]
         assert layer.partition("=")[2] in line
+
+
+def test_a_graph_that_decodes_nothing_has_no_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tf = pytest.importorskip("tensorflow")
+    graph = tf.Graph()
+    with graph.as_default():
+        pixels = tf.compat.v1.placeholder(tf.float32, (None, 4, 4, 3), name="input")
+        amounts = tf.reduce_sum(pixels, axis=(1, 2))
+        tf.identity(amounts / tf.reduce_sum(amounts, axis=1, keepdims=True), name="final_result")
+    (tmp_path / "graph.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    (tmp_path / "blue.png").write_bytes(plain("#2020c0"))
+    # As TensorFlow for Poets called its label_image.
+    line: list[str | Path] = [
+        "--runtime=tensorflow", "--graph", tmp_path / "graph.pb", "--input_mean=0", "--input_std=255", "--top=1",
+        "--image", tmp_path / "blue.png", "--output_layer=final_result",
+    ]  # fmt: skip
+    assert said(capsys, *line, "--input_layer=input")[:2] == (0, "class 2 (score = 0.75000)\n")
+    status, _, err = said(capsys, *line, "--input_layer=DecodeJpeg/contents:0")
+    assert status == 78
+    assert "has no such layer; it is fed at input" in err

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from ...registry.options import add_options, option, read_options
 from ...registry.process import EXIT_CONFIGURATION
 from ..errors import ConfigurationError
-from ..label import ModelSettings, dashed, ended, missing
+from ..label.offline import ModelSettings, dashed, ended, log_from, missing
 from .page import page
 
 
@@ -35,8 +33,7 @@ def show(arguments: Sequence[str]) -> int:
     parser.add_argument("model", help="as the worker's --model")
     add_options(parser, ShowSettings)
     given = parser.parse_args(dashed(arguments))
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("fairway").setLevel(os.environ.get("FAIRWAY_LOG_LEVEL", "WARNING").upper())
+    log_from("WARNING")
     with ended() as status:
         status.append(_show(read_options(ShowSettings, given)))
     return status[-1]

@@ -23,7 +23,7 @@ from .steps import steps
 
 if TYPE_CHECKING:
     from ..config import WorkerSettings
-    from ..label import ModelSettings
+    from ..label.offline import ModelSettings
 
 SCHEMES = {"application": "keras", "python": "python"}  # what has no path, and is asked for by name
 
