@@ -39,6 +39,7 @@ HEART = (
     "proxy/reply.py", "proxy/route.py",
     "proxy/server_timing.py", "proxy/standing.py", "proxy/trace_context.py", "proxy/workers_page.py", "worker/wire/load.py",
     "worker/wire/content_encoding.py", "worker/wire/timing.py", "worker/runtimes/difference.py",
+    "worker/export/forms.py",
 )  # fmt: skip
 WORLD = {
     "random",

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ...registry.options import add_options, read_options
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
-from ..label import ended, missing
+from ..label.offline import ended, log_from, missing
 from .config import ExportSettings
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def export(arguments: Sequence[str]) -> int:
     )
     add_options(parser, ExportSettings)
     given = parser.parse_args(arguments)
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("PIL").setLevel("CRITICAL")
-    logging.getLogger("fairway.export").setLevel(os.environ.get("FAIRWAY_LOG_LEVEL", "INFO").upper())
+    log_from("INFO")
     with ended() as status:
         status.append(exported(given.model, read_options(ExportSettings, given)))
     return status[-1]

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...registry.options import option
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
+from ..label.offline import as_served
 from .forms import FORMS, Form
 
 if TYPE_CHECKING:
     from ..runtimes.difference import Bounds
 
 FormName = Literal["savedmodel", "litert", "litert-dynamic", "litert-int8", "onnx"]
-
-
-def _as_served(name: str) -> Any:
-    """An option that a worker has as well, and that means the same there."""
-    served = WorkerSettings.__dataclass_fields__[name]
-    return option(served.default, served.metadata["help"], served.metadata["env"])
 
 
 @dataclass(frozen=True)
@@ -51,17 +46,17 @@ class ExportSettings:
         "put it in place although it differs too much; the exit status tells all the same",
         env="FAIRWAY_EXPORT_FORCE",
     )
-    weights: str = _as_served("weights")
-    labels: str = _as_served("labels")
-    input_width: int | None = _as_served("input_width")
-    input_height: int | None = _as_served("input_height")
-    input_channels: str | None = _as_served("input_channels")
-    input_resize: str | None = _as_served("input_resize")
-    input_filter: str | None = _as_served("input_filter")
-    input_mean: str | None = _as_served("input_mean")
-    input_std: str | None = _as_served("input_std")
-    input_layer: str = _as_served("input_layer")
-    output_layer: str = _as_served("output_layer")
+    weights: str = as_served("weights")
+    labels: str = as_served("labels")
+    input_width: int | None = as_served("input_width")
+    input_height: int | None = as_served("input_height")
+    input_channels: str | None = as_served("input_channels")
+    input_resize: str | None = as_served("input_resize")
+    input_filter: str | None = as_served("input_filter")
+    input_mean: str | None = as_served("input_mean")
+    input_std: str | None = as_served("input_std")
+    input_layer: str = as_served("input_layer")
+    output_layer: str = as_served("output_layer")
 
     def __post_init__(self) -> None:
         if not self.out:

@@ -1,4 +1,4 @@
-"""The forms that a model can be exported to, and what each may cost. Pure, and free of heavy imports: --help reads them."""
+"""The forms that a model can be exported to, and what each may cost. Sans-io and light: --help reads them."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 Servers that know no model cards, as TensorFlow Serving, then see what a worker shows the model. Measured against it on
 photos: on average pixels differ by less than 0.25 of 255, single ones by 2 (bilinear) or 10 (lanczos), all of it where
-Pillow chooses another order of its two passes, between which it rounds.
+Pillow chooses another order of its two passes, between which it rounds. `nearest` may take the neighbour where two pixels
+are equally near.
 
-Not in the graph: EXIF's orientation, transparency laid on white (it is dropped), formats but JPEG, PNG and still GIF,
-and the card's `reduced`.
+Not in the graph: EXIF's orientation, transparency laid on white (it is dropped), formats but JPEG, PNG and still GIF (new
+versions of TensorFlow read some more), and the card's `reduced`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,7 @@ def test_what_cannot_be_done_is_said(
     (tmp_path / "file").write_text("")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
     (tmp_path / "two.txt").write_text("one\ntwo\n")
-    status, said, err = run(model, to, out, *(word.replace("{out}", str(tmp_path)) for word in more))
+    status, _, err = run(model, to, out, *(word.replace("{out}", str(tmp_path)) for word in more))
     assert status == 78
     assert text in err
     assert not (tmp_path / out).exists() or out == "file"
@@ -278,8 +279,14 @@ def test_the_folder_cannot_be_written(run: Run, tmp_path: Path, monkeypatch: pyt
 
 def test_help_is_light() -> None:
     """Nothing heavy is imported until there is something to do."""
-    program = "import sys; from fairway.worker.export.__main__ import export\ntry: export(['--help'])\nexcept SystemExit: pass\n"
-    program += "print('HEAVY', {'tensorflow', 'numpy', 'PIL'} & set(sys.modules))"
-    done = subprocess.run([__import__("sys").executable, "-c", program], capture_output=True, text=True, timeout=60)
+    program = """
+import sys
+from fairway.worker.export.__main__ import export
+try:
+    export(["--help"])
+finally:
+    print("HEAVY", {"tensorflow", "numpy", "PIL"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert "litert-int8 0.35" in " ".join(done.stdout.split()), done.stderr
     assert "HEAVY set()" in done.stdout
