@@ -46,7 +46,8 @@ def label(arguments: Sequence[str]) -> int:
         description="Prints what a model sees in images, without a server. Exit status 1 if any of them failed.",
         epilog="The flags of TensorFlow's label_image work as well, with underscores too. "
         "Names on standard input are answered as they come: ls photos/*.jpg | fairway label -. "
-        "As with a worker, the first use of a model with --runtime auto takes longer: engines are tried, once.",
+        "As with a worker, engines are tried at the first use of a model, which takes a while; the model's own, "
+        "e.g. --runtime tensorflow, answers at once.",
     )
     parser.add_argument("images", nargs="*", help="image files, folders of them, or - for names on standard input")
     parser.add_argument("--image", action="append", default=[], metavar="FILE", help="one more image")
