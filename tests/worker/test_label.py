@@ -101,7 +101,7 @@ def test_underscores_in_flags(line: Sequence[str], understood: Sequence[str]) ->
 
 
 def test_json_for_programs(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = said(capsys, "--model", GRAY, "--json", photos / "bright.png", photos / "none.png")
+    status, out, _ = said(capsys, photos / "bright.png", "--model", GRAY, "--json", photos / "none.png")
     assert status == 1
     assert [json.loads(line) for line in out.splitlines()] == [
         {"file": str(photos / "bright.png"), "predictions": [["bright", 0.6], ["dark", 0.4]]},

@@ -54,7 +54,7 @@ def label(arguments: Sequence[str]) -> int:
     parser.add_argument("--graph", dest="model", metavar="FILE", help="the same as --model")
     parser.add_argument("--num-top-predictions", dest="top", metavar="TOP", help="the same as --top")
     add_options(parser, LabelSettings)
-    given = parser.parse_args(dashed(arguments))
+    given = parser.parse_intermixed_args(dashed(arguments))
     names = [*given.images, *given.image]
     if not names:
         parser.error("no image: name files or folders, or - for names on standard input")
