@@ -187,12 +187,14 @@ class _Course:
         evaluation, began = self._evaluation, time.perf_counter()
         workers = [asyncio.create_task(self._work()) for _ in range(min(concurrency, len(self._examples)))]
         stopping = asyncio.create_task(self._stop.wait())
-        everyone = asyncio.gather(*workers)
+        working = set(workers)
         try:
-            await asyncio.wait({everyone, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if everyone.done():
-                everyone.result()  # a ConfigurationError, if it has one
-            else:
+            while working and not stopping.done():
+                done, _ = await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done & working:
+                    task.result()  # a ConfigurationError, if it has one
+                working -= done
+            if working:
                 evaluation.stopped = "interrupted"
         finally:
             for task in (stopping, *workers):

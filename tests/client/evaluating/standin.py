@@ -23,12 +23,12 @@ def digits(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
     """Pictures of ten kinds, 8x8: a bright row or column each, in noise. `count` of them, with their numbers."""
     random = np.random.RandomState(seed)
     numbers = random.randint(0, 10, count)
-    pictures = random.randint(0, 215, (count, SIZE, SIZE))
+    pictures = random.randint(0, 195, (count, SIZE, SIZE))
     for picture, number in zip(pictures, numbers, strict=True):
         if number < 5:
-            picture[number + 1] += 40
+            picture[number + 1] += 60
         else:
-            picture[:, number - 4] += 40
+            picture[:, number - 4] += 60
     return pictures.astype(np.uint8), numbers
 
 
