@@ -250,7 +250,8 @@ class Run:
             return
         variables = self._variables()
         try:
-            with np.load(self._checkpoint, allow_pickle=False) as file:
+            # Opened here: of a file that is none NumPy leaves its own open.
+            with self._checkpoint.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 about = json.loads(str(file[ABOUT]))
                 kept = [file[f"{i}"] for i in range(len(file.files) - 1)]
             run, self.step, self.history = about["run"], about["step"], about["history"]

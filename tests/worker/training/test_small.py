@@ -223,7 +223,7 @@ def test_the_command_is_interrupted_and_goes_on(
         "--out",
         str(out),
         "--epochs",
-        "20",
+        "8",
         "--validation-percentage",
         "0",
     ]
