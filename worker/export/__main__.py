@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -164,8 +165,7 @@ def _verified(original: Original, settings: ExportSettings, written: Path, pictu
     from .verification import verify
 
     reading = WorkerSettings(model=str(written), runtime=settings.form.runtime)
-    logging.getLogger("fairway.worker").setLevel("ERROR")  # that it takes tensors only is known
-    with os.fdopen(os.dup(2), "w") as terminal, quiet():
+    with os.fdopen(os.dup(2), "w") as terminal, quiet(), _known():
 
         def progress(shown: Sequence[Any], what: str) -> Iterable[Any]:
             return tqdm(shown, what, unit="picture", file=terminal, disable=None, leave=False)
@@ -175,6 +175,18 @@ def _verified(original: Original, settings: ExportSettings, written: Path, pictu
             return verify(original, new, pictures, settings.bounds, progress)
         finally:
             new.loaded.close()
+
+
+@contextlib.contextmanager
+def _known() -> Iterator[None]:
+    """That a model takes tensors only, and no pictures, was said when it was read."""
+    log = logging.getLogger("fairway.worker")
+    level = log.level
+    log.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _files(written: Path) -> list[Path]:

@@ -77,7 +77,8 @@ def _one_by_one(loaded: Loaded, spec: InputSpec, pictures: Iterable[bytes]) -> t
     """What is answered to each, without those that only fill a call up, and the mean seconds a call."""
     signature = loaded.signatures[loaded.default]
     fed = signature.inputs[0].name
-    found, spent = [], 0.0
+    found: list[Arrays] = []
+    spent = 0.0
     for picture in pictures:
         item = to_item(picture, spec)
         inputs = {fed: item if signature.batch is None else np.stack([item] * (signature.batch or 1))}
