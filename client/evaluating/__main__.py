@@ -80,7 +80,7 @@ async def _evaluate(settings: EvaluateSettings, stop: asyncio.Event) -> int:
         "asked_by": found.what, "concurrency": settings.concurrency,
     }  # fmt: skip
     _report(done, settings, asked)
-    if stop.is_set():
+    if stop.is_set() and done.missing:
         return 130
     return 0 if done.complete else 1
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ import numpy as np
 
 from ...worker.errors import ConfigurationError
 from ...worker.tensor import Prediction
-from ...worker.wire import answer, openinference
+from ...worker.wire import answer
 from ..errors import ClientError, Unreachable, WorkerFailed
 from .endpoint import Input, as_items
 from .forms import Binary, Form, Heard, Letter, Npy, Rows, Upload, only_scores
@@ -158,16 +159,6 @@ class _PostRows(Rows):
         return Heard(only_scores({"": np.asarray(json.loads(body)["predictions"], np.float64)}))
 
 
-class _Raw(Binary):
-    """The body is the only tensor, so that its name need not be known."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def of_pixels(self, batch: NDArray[Any]) -> Letter:
-        return Letter(batch.tobytes(), {"Content-Type": openinference.BINARY, openinference.HEADER: "0"})
-
-
 class _Asking:
     """One sequential client of one URL."""
 
@@ -208,8 +199,9 @@ class _Asking:
 
 @contextmanager
 def _asking(url: str, protocol: Protocol, keep_alive: bool) -> Iterator[_Asking]:
-    forms: dict[str, type[Form]] = {
-        "json": _PostRows, "tfserving": Rows, "npy": Npy, "openinference": _Raw, "upload": Upload,
+    forms: dict[str, Callable[[], Form]] = {
+        "json": _PostRows, "tfserving": Rows, "npy": Npy, "openinference": lambda: Binary(_only_input(url)),
+        "upload": Upload,
     }  # fmt: skip
     if protocol not in forms:
         raise ConfigurationError(f"protocol {protocol!r}: expected {', '.join(forms)}")
@@ -218,6 +210,19 @@ def _asking(url: str, protocol: Protocol, keep_alive: bool) -> Iterator[_Asking]
         yield asking
     finally:
         asking.close()
+
+
+def _only_input(url: str) -> str:
+    """The name of the input of the model at `.../v2/models/M/infer`; asked before the time runs."""
+    model, _, verb = url.rpartition("/")
+    try:
+        with urllib.request.urlopen(model if "://" in model else f"http://{model}", timeout=TIMEOUT) as said:
+            names = [tensor["name"] for tensor in json.load(said)["inputs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{url}: expected http://HOST:PORT/v2/models/NAME/infer ({error})") from error
+    if verb != "infer" or len(names) != 1:
+        raise ConfigurationError(f"{url}: expected the address .../infer of a model of one input; it has {names}")
+    return str(names[0])
 
 
 def _called(heard: Heard, data: Pixels) -> str:

@@ -163,8 +163,16 @@ async def evaluate(
     The first one is asked twice: once before, unmeasured, so that connections are open and a model that is none is an
     error at once. Raises ConfigurationError for that.
     """
-    await _probe(examples, endpoint, naming)
-    return await _Course(examples, labels, endpoint, naming, stop or asyncio.Event(), heard).run(concurrency)
+    stop = stop or asyncio.Event()
+    probe, stopping = asyncio.create_task(_probe(examples, endpoint, naming)), asyncio.create_task(stop.wait())
+    await asyncio.wait({probe, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not probe.done():
+        probe.cancel()
+        await asyncio.gather(probe, return_exceptions=True)
+        return Evaluation(labels, missing=len(examples), stopped="interrupted")
+    probe.result()
+    return await _Course(examples, labels, endpoint, naming, stop, heard).run(concurrency)
 
 
 class _Course:

@@ -88,6 +88,7 @@ def test_what_will_not_do(server: StandIn, folder: str, tmp_path: Path) -> None:
         ({"emnist_folder_path": "/nowhere"}, "no emnist-byclass-test-images-idx3-ubyte.gz in it"),
         ({"emnist_folder_path": str(tmp_path)}, "take NIST's gzip.zip"),
         ({"protocol": "pigeon"}, "protocol 'pigeon': expected json"),
+        ({"protocol": "openinference"}, "expected http://HOST:PORT/v2/models/NAME/infer"),
     ):
         given = {"emnist_folder_path": folder, **arguments}
         with pytest.raises(ConfigurationError, match=reason):
