@@ -96,8 +96,9 @@ class Crew:
             self._wake(batcher.due(now) or batcher.until() < inf)
 
     def at_once(self, job: Job) -> bool:
-        """Runs it here and now, if nobody is at work and nobody waits; its answer is then among the events. False: it was not
-        taken. A job that may not run yet is left to the members.
+        """Runs it here and now, if nobody is at work and nobody waits; its answer is then among the events.
+
+        False: it was not taken. A job that may not run yet is left to the members.
         """
         now, batcher, host = monotonic(), self._batcher, self.host
         with self._lock:

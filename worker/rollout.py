@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ConfigurationError
+from .runtimes.apart import beside_others
 from .source import find_source
 from .warmup import warm_up
 
@@ -42,8 +43,14 @@ class Rollout:
         """The model, warmed up and known to the engine. Raises ConfigurationError, or whatever else went wrong."""
         settings = replace(self.settings, runtime=entry.runtime) if entry.runtime else self.settings
         threads = settings.threads or os.cpu_count() or 1
-        with _short_turns() if self._engine.ready else _as_it_is():
-            model = await _in_thread(lambda: self._load(entry.name, version, path, settings, threads))
+        beside = self._engine.ready
+
+        def load() -> Model:
+            beside_others.set(beside)  # of this thread, which does nothing else
+            return self._load(entry.name, version, path, settings, threads)
+
+        with _short_turns() if beside else _as_it_is():
+            model = await _in_thread(load)
             try:
                 await self._warm_up(model, path)
                 await self._engine.add(model)

@@ -6,14 +6,11 @@ Candidates are tried in processes of their own, on pictures from a seed; what wa
 from __future__ import annotations
 
 import atexit
-import json
+import contextlib
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +20,12 @@ from ..config import WorkerSettings
 from ..errors import ConfigurationError
 from ..source import Source
 from . import Opened, Options, installed, known, open_source, probes, reads, record
+from .apart import asked
 
 log = logging.getLogger("fairway.worker")
 
 # OpenVINO computes these in 32 bits: probes would not show it, larger numbers would.
 NARROWED = ("int64", "uint64", "uint32", "float64")
-TRIAL_SECONDS = 300.0  # a process that takes longer is ended, and its engine passed over
 # Settings that say what a model is; nothing else of a worker's settings concerns a trial.
 CONCERNED = ("model", "weights", "labels", "precision", "input_layer", "output_layer")
 
@@ -82,7 +79,10 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
                     except ConfigurationError:
                         raise error from None  # what its own engine says is more to the point
                 if entry["report"]["tried"][entry["report"]["chosen"]].get("rates"):
-                    record.write(file, entry)  # else nothing was found out; perhaps another time
+                    # else nothing was found out; perhaps another time
+                    record.write(file, entry | {"source": record.of_source(source, options)})
+                    with contextlib.suppress(OSError):
+                        record.tidy(folder, time.time())
                 found = record.open_choice(entry, folder, source, options), {**entry["report"], "cached": False}
     return found
 
@@ -133,7 +133,9 @@ def _open_recorded(file: Path, folder: Path, source: Source, options: Options) -
     if entry is None:
         return None
     try:
-        return record.open_choice(entry, folder, source, options), {**entry["report"], "cached": True}
+        opened = record.open_choice(entry, folder, source, options)
+        record.used(file)
+        return opened, {**entry["report"], "cached": True}
     except Exception as error:  # a file was taken away, or an engine has changed: found out anew
         log.warning("what was found out about %s is of no use any more: %s", source.name, str(error)[:200])
         return None
@@ -305,46 +307,13 @@ class _Choosing:
 
     def _ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """A trial's lines; its last one is an error if it did not end well."""
-        yield from _asked({**self._asked, **request})
+        yield from asked({**self._asked, **request})
 
 
 def _long(description: Mapping[str, Any]) -> str:
     """The first tensor that is wider than what OpenVINO computes with."""
     tensors = [spec for raw in description["signatures"] for spec in (*raw["inputs"], *raw["outputs"])]
     return next((f"{spec['name']}, of {spec['dtype']}," for spec in tensors if spec["dtype"] in NARROWED), "")
-
-
-def _asked(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as said, os.fdopen(reading, encoding="utf-8") as answers:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.trial", str(writing)],
-                stdin=subprocess.PIPE, stdout=said, stderr=said, pass_fds=(writing,), env=environment,
-            )  # fmt: skip
-        finally:
-            os.close(writing)
-        end = threading.Timer(TRIAL_SECONDS, process.kill)
-        end.start()
-        try:
-            assert process.stdin is not None, "a pipe"
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            for line in answers:
-                yield json.loads(line)
-            if code := process.wait():
-                said.seek(0)
-                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
-                how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-                yield {"error": f"the process that tried it ended ({how}): {''.join(last)[:200]}"}
-        finally:
-            end.cancel()
-            process.kill()
-            process.wait()
-            if process.stdin:
-                process.stdin.close()
 
 
 def _writable(wanted: Path, content: str) -> Path:

@@ -12,20 +12,25 @@ import json
 import logging
 import os
 import platform
+import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..card import input_spec
 from ..source import Source
 from ..tensor import Signature, TensorSpec
 from . import Converted, Hints, Opened, Options, open_converted, open_source
 
-FORMAT = 1
+FORMAT = 2
+CONTENT = re.compile("[0-9a-f]{32}")  # what content_hash gives
+KEPT_SECONDS = 24 * 3600.0
+MOST_LOOKED_AT = 1000
 FOLDER = ".fairway"
 PACKAGES = {
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tf2onnx"),
@@ -109,6 +114,39 @@ def write(path: Path, found: Mapping[str, Any]) -> None:
     waiting.replace(path)
 
 
+def of_source(source: Source, options: Options) -> dict[str, Any]:
+    """Where an entry's content was found, and how it was read: by this it is known when other content took its place."""
+    return {"path": str(source.path.absolute()) if source.path else "", "reading": _reading(options)}
+
+
+def used(path: Path) -> None:
+    """So that it is not taken for forgotten."""
+    with contextlib.suppress(OSError):
+        path.touch()
+
+
+def tidy(folder: Path, now: float) -> list[str]:
+    """Removes what was found out about contents that are no more, beside `folder`, which was just written.
+
+    Only folders of our own names. A content is no more when its files are gone, or others stand in their place, and nobody
+    has opened it for a day: a worker that still serves it may yet read its files. `now`: seconds since 1970. -> the names
+    that were removed.
+    """
+    mine = [read(path) or {} for path in folder.glob("choice-*.json")]
+    places = [entry["source"] for entry in mine if entry.get("source")]
+    gone: list[str] = []
+    for other in sorted(folder.parent.iterdir())[:MOST_LOOKED_AT]:
+        if other == folder or not CONTENT.fullmatch(other.name) or not other.is_dir() or other.is_symlink():
+            continue
+        files = list(other.glob("choice-*.json"))
+        said = [(read(path) or {}).get("source") for path in files]
+        stale = [place and (place in places or not os.path.exists(place["path"])) for place in said]
+        if files and all(stale) and max(path.stat().st_mtime for path in files) < now - KEPT_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
+            gone.append(other.name)
+    return gone
+
+
 def read(path: Path) -> dict[str, Any] | None:
     """None if there is none, or none that can be read."""
     try:
@@ -118,7 +156,18 @@ def read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def described(opened: Opened) -> dict[str, Any]:
+class Describable(Protocol):
+    """A model as far as a record tells of it."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]: ...
+    @property
+    def default(self) -> str: ...
+    @property
+    def hints(self) -> Hints: ...
+
+
+def described(opened: Describable) -> dict[str, Any]:
     """An opened model's signatures and hints, fit for JSON."""
     hints = opened.hints
     return {

@@ -4,12 +4,18 @@ A function is frozen and run by a session of one thread a call: several callers 
 this took, measured, 0.8 of the CPU time of calling the signature for a MobileNetV2 and 0.6 of it for a small dense
 network; calling the frozen function without a session was slower than either for the latter. What cannot be frozen is
 called by its signature.
+
+To read and freeze a model is a second and more of Python's work. While others are served by this process, another one does
+it (apart.py), and here only the frozen graph is read.
 """
 
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +23,8 @@ from numpy.typing import NDArray
 
 from ..source import Source
 from ..tensor import Signature
-from . import Hints, Options, give_memory_back, in_chunks
+from . import Hints, Options, give_memory_back, in_chunks, record
+from .apart import SOON_NICE, asked, beside_others
 from .tensorflow_graphs import GPUS, Frozen, Function, Graphs, freeze, quiet, read, tf
 
 log = logging.getLogger("fairway.worker")
@@ -32,9 +39,42 @@ def version() -> str:
 def open(source: Source, options: Options) -> TensorFlowModel:
     """Raises ConfigurationError saying what to do."""
     settle(options.threads)
+    if beside_others.get() and (found := _frozen_apart(source, options)) is not None:
+        return found
     with quiet():
         graphs = read(source, options)
     return from_graphs(graphs, options)
+
+
+def _frozen_apart(source: Source, options: Options) -> TensorFlowModel | None:
+    """None where it cannot be frozen, or there is anything else that the usual way will tell."""
+    with tempfile.TemporaryDirectory(prefix="fairway-") as name:
+        said: dict[str, Any] = {}
+        path = str(source.path) if source.path else None
+        request = {
+            "do": "freeze",
+            "source": {**asdict(source), "path": path},
+            "options": asdict(options),
+            "folder": name,
+        }
+        for line in asked(request, SOON_NICE):
+            said |= line
+        if "error" in said:
+            log.debug("%s is not frozen by another process: %s", source, said["error"])
+            return None
+        frozen, folder = said["frozen"], Path(name)
+        entry = {**said["opened"], "files": {key: graph["file"] for key, graph in frozen.items()}, "variant": ""}
+        converted = record.converted_from(entry, folder, source)
+        sessions, calls = [], {}
+        with quiet():
+            for key, file in converted.files.items():
+                graph = frozen[key]
+                read_back = Frozen(
+                    tf.compat.v1.GraphDef.FromString(file.read_bytes()), graph["feeds"], graph["fetches"]
+                )
+                calls[key], session = _by_session(read_back, graph["first"], options.threads)
+                sessions.append(session)
+    return TensorFlowModel(converted.signatures, converted.default, options, converted.hints, calls, sessions, None)
 
 
 def from_graphs(graphs: Graphs, options: Options) -> TensorFlowModel:
@@ -47,10 +87,9 @@ def from_graphs(graphs: Graphs, options: Options) -> TensorFlowModel:
             if frozen is None:
                 calls[name], keep = _by_signature(function), graphs.keep
             else:
-                calls[name], session = _by_session(frozen, function, options.threads)
+                calls[name], session = _by_session(frozen, function.first, options.threads)
                 sessions.append(session)
-    signatures = {name: function.signature for name, function in graphs.functions.items()}
-    return TensorFlowModel(signatures, graphs.default, options, graphs.hints, calls, sessions, keep)
+    return TensorFlowModel(graphs.signatures, graphs.default, options, graphs.hints, calls, sessions, keep)
 
 
 class TensorFlowModel:
@@ -96,7 +135,7 @@ def settle(threads: int) -> None:
         log.debug("TensorFlow runs already, with its settings as they are: %s", error)
 
 
-def _by_session(frozen: Frozen, function: Function, threads: int) -> tuple[Call, Any]:
+def _by_session(frozen: Frozen, first: bool, threads: int) -> tuple[Call, Any]:
     config = tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=1, inter_op_parallelism_threads=max(2, threads), allow_soft_placement=True
     )
@@ -111,7 +150,7 @@ def _by_session(frozen: Frozen, function: Function, threads: int) -> tuple[Call,
 
     def call(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
         results = called(*arrays)
-        return [_shaped(results[i], function.first) for i in order]
+        return [_shaped(results[i], first) for i in order]
 
     return call, session
 

@@ -144,13 +144,15 @@ def _saved_model(path: Path) -> Graphs:
         raise ConfigurationError(f"{path}: TensorFlow cannot load it: {str(error)[:300]}") from error
     functions = {}
     for name, concrete in loaded.signatures.items():
-        inputs = tf.nest.flatten(concrete.structured_input_signature)
+        # By the signature's own names: its tensors may be called otherwise, `image:0` among others.
+        unnamed, named = concrete.structured_input_signature
+        inputs = [(tensor.name, tensor) for tensor in tf.nest.flatten(unnamed)] + sorted(named.items())
         outputs = concrete.structured_outputs
         method = definitions[name].method_name.rpartition("/")[2] if name in definitions else ""
         functions[name] = _function(
             name,
             concrete,
-            [_spec(tensor.name, tensor) for tensor in inputs],
+            [_spec(alias, tensor) for alias, tensor in inputs],
             [_spec(key, outputs[key]) for key in sorted(outputs)],
             method if method in ("classify", "regress") else "predict",
         )

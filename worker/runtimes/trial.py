@@ -110,6 +110,30 @@ def candidate(request: dict[str, Any], say: Say) -> None:
         say({"rates": probes.rates(opened, found["calls"][opened.default][0])})
 
 
+def freeze(request: dict[str, Any], say: Say) -> None:
+    """Reads a model with TensorFlow, and writes its functions as graphs without variables."""
+    from . import tensorflow, tensorflow_graphs
+
+    source, options = _source(request["source"]), Options(**request["options"])
+    tensorflow.settle(options.threads)
+    frozen: dict[str, dict[str, Any]] = {}
+    with tensorflow_graphs.quiet():
+        graphs = tensorflow_graphs.read(source, options)
+        for number, (name, function) in enumerate(graphs.functions.items()):
+            found = tensorflow_graphs.freeze(function)
+            if found is None:
+                raise ConfigurationError(f"{name} cannot be frozen")
+            (Path(request["folder"]) / f"{number}.pb").write_bytes(found.definition.SerializeToString())
+            frozen[name] = {
+                "file": f"{number}.pb", "feeds": found.feeds, "fetches": found.fetches, "first": function.first
+            }  # fmt: skip
+    say({"opened": record.described(graphs), "frozen": frozen})
+
+
+def _source(said: dict[str, Any]) -> Source:
+    return Source(**{**said, "path": Path(said["path"]) if said["path"] else None})
+
+
 def _loosened(
     opened: Opened, request: dict[str, Any], found: dict[str, Any], source: Source, options: Options
 ) -> tuple[Opened, dict[str, Any]] | None:
@@ -134,7 +158,6 @@ def _loosened(
 def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_asker, daemon=True).start()
-    os.nice(19)  # a worker may be serving beside it
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as answer:
 
         def say(line: dict[str, Any]) -> None:
@@ -142,7 +165,7 @@ def main() -> None:
             answer.flush()
 
         try:
-            {"reference": reference, "candidate": candidate}[request["do"]](request, say)
+            {"reference": reference, "candidate": candidate, "freeze": freeze}[request["do"]](request, say)
         except Exception as error:
             kind = "" if isinstance(error, ConfigurationError) else f"{type(error).__name__}: "
             say({"error": kind + " ".join(str(error).split())[:400]})

@@ -18,7 +18,7 @@ from fairway.worker.config import WorkerSettings
 from fairway.worker.errors import ConfigurationError
 from fairway.worker.loading import load_model
 from fairway.worker.model import Model
-from fairway.worker.runtimes import Options, choice, installed, probes, record
+from fairway.worker.runtimes import Options, apart, installed, probes, record
 from fairway.worker.source import find_source
 from fairway.worker.tensor import Signature, TensorSpec
 
@@ -214,7 +214,7 @@ def test_an_engine_that_takes_its_process_with_it(
         "do": "reference", "settings": {}, "path": "python:deadly:make", "threads": 1, "runtime": "python",
         "folder": str(tmp_path), "probe": True, "convert": [],
     }  # fmt: skip
-    lines = list(choice._asked(request))
+    lines = list(apart.asked(request))
     assert text in lines[-1]["error"]
 
 

@@ -1,0 +1,91 @@
+"""What takes long, or may crash, is done in a process of its own, which comes after whoever serves on this machine.
+
+By `nice`: a process that computes only when nobody else wants to (SCHED_IDLE) would never be done on a busy machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+# Whether others are served by this process while its thread loads a model; set by who does.
+beside_others: ContextVar[bool] = ContextVar("beside_others", default=False)
+
+LIMIT_SECONDS = 300.0  # a process that takes longer is ended
+TRIAL_NICE = 19  # of what is measured for minutes, and may wait
+SOON_NICE = 5  # of what somebody waits for: a quarter of a core beside two that serve
+PATIENCE = 6  # times as long, while it waits for a processor more than it has one
+
+
+def asked(request: dict[str, Any], nice: int = TRIAL_NICE) -> Iterator[dict[str, Any]]:
+    """What `trial.py` says to a request, line by line; the last one is an error if it did not end well."""
+    root = str(Path(__file__).parents[3])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as said, os.fdopen(reading, encoding="utf-8") as answers:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", f"{__package__}.trial", str(writing)],
+                stdin=subprocess.PIPE, stdout=said, stderr=said, pass_fds=(writing,), env=environment,
+            )  # fmt: skip
+        finally:
+            os.close(writing)
+        with contextlib.suppress(OSError):  # it has ended
+            os.setpriority(os.PRIO_PROCESS, process.pid, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+        end = _End(process)
+        end.start()
+        try:
+            assert process.stdin is not None, "a pipe"
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            for line in answers:
+                yield json.loads(line)
+            if code := process.wait():
+                said.seek(0)
+                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+                how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+                yield {"error": f"the process that tried it ended ({how}): {''.join(last)[:200]}"}
+        finally:
+            end.over.set()
+            process.kill()
+            process.wait()
+            if process.stdin:
+                process.stdin.close()
+
+
+class _End(threading.Thread):
+    """Kills a process that takes too long; `over`: it has ended by itself."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(name="end", daemon=True)
+        self._process = process
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        for _ in range(PATIENCE):
+            if self.over.wait(LIMIT_SECONDS):
+                return
+            if not starved(self._process.pid):
+                break
+        self._process.kill()
+
+
+def starved(pid: int) -> bool:
+    """Whether its first thread has waited for a processor longer than it had one; False where the system does not tell.
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html, /proc/PID/schedstat.
+    """
+    try:
+        ran, waited = Path(f"/proc/{pid}/schedstat").read_text().split()[:2]
+    except (OSError, ValueError):
+        return False
+    return int(waited) > int(ran)
