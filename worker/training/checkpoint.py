@@ -55,7 +55,7 @@ class Checkpoint:
         if not self.exists:
             return None
         try:
-            with np.load(self._file, allow_pickle=False) as file:
+            with self._file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             about = json.loads(str(arrays.pop(ABOUT)))
             head = Head.from_arrays(recipe, arrays)
