@@ -35,7 +35,7 @@ def test_the_largest_difference_counts() -> None:
 
 def test_best_classes_are_counted() -> None:
     given = RIGHT.copy()
-    given[1] = given[1, [2, 1, 0]] - np.float32([0, 0.4, 0])  # 0.3 before 0.2 before 0.1
+    given[1] = (0.3, 0.2, 0.1)
     found = compared(given, Bounds(0.5, 0.75))
     assert (found.same, found.items, found.reason) == (3, 4, "")
     assert compared(given, Bounds(0.5, 0.8)).reason == "1 of 4 best classes differ"

@@ -51,7 +51,7 @@ def test_as_a_worker_does_it(said: dict[str, Any], kind: str, size: tuple[int, i
 
 def test_what_decodes_by_itself_gets_the_file() -> None:
     for kind in ("encoded", "raw"):
-        spec = InputSpec(kind=kind, resize="none")  # type: ignore[arg-type]
+        spec = InputSpec(kind=kind, resize="none")
         assert to_item(tf.constant(b"whatever"), spec).numpy() == b"whatever"
         assert item_shape(spec) == ()
 

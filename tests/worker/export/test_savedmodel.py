@@ -51,7 +51,7 @@ def expected() -> list[list[tuple[str, float]]]:
     return [sorted(zip(nets.LABELS, row.tolist(), strict=True), key=lambda pair: -pair[1]) for row in scores]
 
 
-def load(path: Path, runtime: str, tmp_path: Path, **more: str) -> Model:
+def load(path: Path, runtime: str, tmp_path: Path, **more: Any) -> Model:
     settings = WorkerSettings(runtime=runtime, choices=str(tmp_path / "choices"), **more)
     return load_model("flowers", 0, str(path), settings, 1)
 
