@@ -52,8 +52,14 @@ class EvaluateSettings:
         env="FAIRWAY_EVALUATE_LABELS",
     )
     data_labels: str = option("", "what the numbers in an idx file of labels mean: a file, one name a line")
-    shape: str = option("", "what the endpoint takes an idx picture as, e.g. 784, 28x28 or 28x28x1; empty: it is asked")
-    pixels: Pixels = option("0..1", "the range idx pixels are scaled to, for models that take floats")
+    shape: str = option(
+        "",
+        "what the model takes, e.g. 784, 28x28 or 28x28x1; empty: the endpoint is asked. With photos: they are resized to "
+        "it here, rows x columns x channels, for endpoints that take no picture files",
+    )
+    pixels: Pixels = option(
+        "0..1", "the range pixels are scaled to here, for models that take floats (--pixels=-1..1, with =)"
+    )
     transpose: bool = option(False, "idx pictures are turned over their diagonal; EMNIST's own files lie so")
     picture: str = option("", "PNG to draw the shown examples to", env="FAIRWAY_EVALUATE_PICTURE")
     confusion: str = option("", "PNG to draw the confusion matrix to", env="FAIRWAY_EVALUATE_CONFUSION")

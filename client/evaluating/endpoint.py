@@ -7,6 +7,7 @@ what is not said on the command line, the endpoint is asked for.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import TracebackType
@@ -20,7 +21,7 @@ from ..client import Client
 from ..config import Via
 from ..courier import Parcel
 from .config import EvaluateSettings
-from .forms import Binary, Form, Heard, Letter, Npy, Rows, Upload
+from .forms import Binary, Form, Heard, Npy, Rows, Upload
 from .inquiry import Inquiry
 from .labelled import Example
 
@@ -57,6 +58,9 @@ class Bearer(Client):
         return await self._deliver(parcel)
 
 
+Prepared = bytes | np.ndarray[Any, Any]  # a picture file, or (1, rows, columns[, channels]) of pixels
+
+
 class Endpoint:
     """A context manager. `path`: below the server's root; `what`: the manner and the form, in words.
 
@@ -67,7 +71,7 @@ class Endpoint:
         self, base: str, path: str, via: Via, form: Form, input: Input | None, settings: EvaluateSettings, what: str
     ) -> None:
         self.base, self.path, self.via, self.what = base, path, via, what
-        self._form, self._input, self._range = form, input, settings.pixels
+        self._form, self._input, self._range, self._resize = form, input, settings.pixels, settings.item_shape
         self._client = Bearer(base, via=via, service=settings.service, timeout=settings.timeout_seconds)
 
     async def __aenter__(self) -> Self:
@@ -79,22 +83,33 @@ class Endpoint:
     ) -> None:
         await self._client.__aexit__(kind, error, trace)
 
-    async def ask(self, example: Example, file: bytes | None) -> Heard:
-        """`file`: the example as a picture file, where `wants_files`. Raises ClientError's children."""
-        letter = self._letter(example, file)
+    def prepare(self, example: Example) -> Prepared:
+        """What does not belong to a request: the file is read, and resized if the endpoint takes none. Raises OSError."""
+        if self._input is None:
+            return example.picture()
+        if example.pixels is not None:
+            return example.pixels[None]
+        return example.resized(*as_photo(self._resize))[None]
+
+    async def ask(self, prepared: Prepared) -> Heard:
+        """Raises ClientError's children, and ConfigurationError."""
+        if isinstance(prepared, bytes):
+            letter = self._form.of_picture(prepared)
+        else:
+            assert self._input is not None
+            letter = self._form.of_pixels(as_items(prepared, self._input, self._range))
         path = self.path + self._form.query
         return await self._client.carry(Parcel(path, letter.body, letter.headers, self._form.read, "scores"))
 
-    @property
-    def wants_files(self) -> bool:
-        return self._input is None
 
-    def _letter(self, example: Example, file: bytes | None) -> Letter:
-        if self._input is None:
-            assert file is not None, "the caller reads the file, outside of what is measured"
-            return self._form.of_picture(file)
-        assert example.pixels is not None
-        return self._form.of_pixels(as_items(example.pixels[None], self._input, self._range))
+def as_photo(shape: tuple[int, ...] | None) -> tuple[int, int, int]:
+    """Rows, columns and channels of --shape, for photos. Raises ConfigurationError."""
+    match shape:
+        case (int(rows), int(columns)):
+            return rows, columns, 1
+        case (int(rows), int(columns), 1 | 3 as channels):
+            return rows, columns, channels
+    raise ConfigurationError("--shape, with photos: ROWSxCOLUMNSx3 or ROWSxCOLUMNSx1 is needed")
 
 
 def as_items(images: NDArray[np.uint8], wanted: Input, range: str = "0..1") -> NDArray[Any]:
@@ -140,6 +155,14 @@ class _Finder:
     def __init__(self, settings: EvaluateSettings, kind: Kind, inquiry: Inquiry) -> None:
         self._settings, self._kind, self._inquiry = settings, kind, inquiry
 
+    @property
+    def _as_files(self) -> bool:
+        """Whether picture files are sent; else pixels."""
+        if self._kind == "photos" and self._settings.item_shape:
+            as_photo(self._settings.item_shape)
+            return False
+        return self._kind == "photos"
+
     async def find(self, url: str) -> Endpoint:
         settings = self._settings
         if match := SERVING.fullmatch(url):
@@ -156,7 +179,7 @@ class _Finder:
             return self._plain(base, path, "forward")
         via = await self._inquiry.manner(base)
         protocol = settings.protocol
-        if protocol == "auto" and self._kind == "photos":
+        if protocol == "auto" and self._as_files:
             protocol = "fairway"
         if protocol == "fairway":
             path = f"v1/models/{quote(settings.model, safe='')}:image" if settings.model else ""
@@ -187,7 +210,7 @@ class _Finder:
         npy = self._settings.protocol == "npy"
         form: Form = Npy(name) if npy else Rows(name)
         what = ".npy" if npy else "TensorFlow Serving's JSON"
-        wanted = None if self._kind == "photos" else await self._of_metadata(path, name)
+        wanted = None if self._as_files else await self._of_metadata(path, name)
         return self._endpoint(base, f"{path}:predict", via, form, wanted, what)
 
     async def _of_metadata(self, path: str, name: str) -> Input | None:
@@ -223,7 +246,7 @@ class _Finder:
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{self._inquiry.base}/{path} is not the Open Inference Protocol's") from error
         what = "the Open Inference Protocol, binary"
-        if self._kind == "photos":
+        if self._as_files:
             files = [name for name, (datatype, _) in inputs.items() if datatype == "BYTES"]
             name = files[0] if len(files) == 1 else next(iter(inputs)) if len(inputs) == 1 else "image"
             return self._endpoint(base, f"{path}/infer", via, Binary(name), None, what)
@@ -232,13 +255,13 @@ class _Finder:
         return self._endpoint(base, f"{path}/infer", via, Binary(name), wanted, what)
 
     def _plain(self, base: str, path: str, via: Via) -> Endpoint:
-        if self._kind == "photos" and self._settings.protocol in ("auto", "fairway"):
+        if self._as_files and self._settings.protocol in ("auto", "fairway"):
             return self._endpoint(base, path, via, Upload(), None, "uploads")
         if self._settings.protocol not in ("auto", "tfserving"):
             raise ConfigurationError(
                 f"--protocol {self._settings.protocol} needs a model's address; {base}/{path} is none"
             )
-        wanted = Input(shape=self._settings.item_shape) if self._kind == "pixels" else None
+        wanted = None if self._as_files else Input(shape=self._settings.item_shape)
         form = Rows(self._settings.signature)
         return self._endpoint(base, path, via, form, wanted, "TensorFlow Serving's JSON, as the EMNIST post sends it")
 
@@ -247,7 +270,7 @@ class _Finder:
         through = "through the proxy" if via == "forward" and self._inquiry.behind_proxy else manners[via]
         return Endpoint(base, path, via, form, input, self._settings, f"{through}; {what}")
 
-    def _input(self, inputs: dict[str, tuple[str, list[int] | None]]) -> Input | None:
+    def _input(self, inputs: Mapping[str, tuple[str, Sequence[int] | None]]) -> Input | None:
         """The only one there is. None: it takes picture files."""
         if len(inputs) != 1:
             raise ConfigurationError(f"the model has {len(inputs)} inputs ({', '.join(inputs)}); pictures go to one")
@@ -260,7 +283,10 @@ class _Finder:
         item = (
             tuple(size if size > 0 else None for size in sizes[1:]) if sizes else ()
         )  # the first dimension counts items
-        return Input(name, dtype, self._settings.item_shape or item or None)
+        said = (
+            self._settings.item_shape
+        )  # of photos it is the size they are made, and not yet the form they are sent in
+        return Input(name, dtype, (item or said if self._kind == "photos" else said or item) or None)
 
     async def _only_model(self) -> str:
         """The name of the only model that a server of ours has; empty if it does not tell."""

@@ -45,6 +45,19 @@ class Example:
         Image.fromarray(np.ascontiguousarray(self.pixels)).save(out, "PNG")
         return out.getvalue()
 
+    def resized(self, rows: int, columns: int, channels: int) -> NDArray[np.uint8]:
+        """A photo squashed to a size, bilinear; (rows, columns, channels), gray or RGB. Raises OSError."""
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(self.picture())) as opened:
+                picture = opened.convert("L" if channels == 1 else "RGB")
+        except (ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise OSError(f"{self.name}: {error}") from error
+        if picture.size != (columns, rows):
+            picture = picture.resize((columns, rows), Image.Resampling.BILINEAR)
+        return np.asarray(picture).reshape(rows, columns, channels)
+
 
 class Labelled:
     """A sequence of examples. `classes`: all names, in order; `part`: which part of the set it is, in words."""

@@ -78,7 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not sent.startswith(b"{"):
             status, body = 400, b'{"error": "rows are wanted"}'
         else:
-            rows = np.asarray(json.loads(sent)["instances"])
+            sent_rows = np.asarray(json.loads(sent)["instances"])
+            rows = sent_rows.reshape(len(sent_rows), -1)
             self.server.asked.append(rows)
             self.server.answering(len(self.server.asked))
             status, body = 200, json.dumps({"predictions": self.server.scores(rows).tolist()}).encode()

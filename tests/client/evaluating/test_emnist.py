@@ -82,25 +82,24 @@ def test_throughput_counts_examples(
 
 def test_what_will_not_do(server: StandIn, folder: str, tmp_path: Path) -> None:
     (tmp_path / "emnist-byclass.mat").touch()
-    for arguments, reason in (
+    wrong: list[tuple[dict[str, object], str]] = [
         ({"use_graphpipe": True}, "protocol='npy'"),
         ({"dataset": "validation"}, "expected test or train"),
         ({"emnist_folder_path": "/nowhere"}, "no emnist-byclass-test-images-idx3-ubyte.gz in it"),
         ({"emnist_folder_path": str(tmp_path)}, "take NIST's gzip.zip"),
         ({"protocol": "pigeon"}, "protocol 'pigeon': expected json"),
         ({"protocol": "openinference"}, "expected http://HOST:PORT/v2/models/NAME/infer"),
-    ):
+    ]
+    for arguments, reason in wrong:
         given = {"emnist_folder_path": folder, **arguments}
         with pytest.raises(ConfigurationError, match=reason):
             eval_serving_performance(3, 0, server.url, **given)  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match=reason):
             eval_throughput(1, server.url, **given)  # type: ignore[arg-type]
-    for given, reason in (
-        ({"batch_size": 2, "protocol": "upload"}, "one picture"),
-        ({"batch_size": 61}, "60 examples"),
-    ):
-        with pytest.raises(ConfigurationError, match=reason):
-            eval_throughput(1, server.url, emnist_folder_path=folder, **given)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="one picture"):
+        eval_throughput(1, server.url, 2, emnist_folder_path=folder, protocol="upload")
+    with pytest.raises(ConfigurationError, match="60 examples"):
+        eval_throughput(1, server.url, 61, emnist_folder_path=folder)
     with pytest.raises(ConfigurationError, match="no address"):
         eval_serving_performance(3, 0, "ftp://127.0.0.1", emnist_folder_path=folder)
     assert not server.asked

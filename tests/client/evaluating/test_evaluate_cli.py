@@ -78,6 +78,24 @@ def test_several_at_once_give_the_same(server: StandIn, data: str, tmp_path: Pat
     assert answers[0] == answers[1]
 
 
+def test_photos_for_an_endpoint_that_takes_pixels(server: StandIn, data: str, tmp_path: Path) -> None:
+    """The same digits as files, resized here: what comes back is the same."""
+    for place, (pixels, number) in enumerate(zip(*digits(80, 1), strict=True)):
+        (tmp_path / str(number)).mkdir(exist_ok=True)
+        Image.fromarray(np.kron(pixels, np.ones((2, 2), np.uint8))).save(tmp_path / str(number) / f"{place}.png")
+    (tmp_path / "3/broken.png").write_bytes(b"no picture")
+    to = tmp_path / "found.json"
+    line = ["--data", str(tmp_path), "--url", server.url, f"--json={to}", "--shape=8x8x1"]
+    assert evaluate(line) == 1
+    facts = json.loads(to.read_text("utf-8"))
+    assert facts["errors"] == {"the file could not be read": 1}
+    called = {Path(one["example"]).stem: one["prediction"][0][0] for one in facts["answers"] if "prediction" in one}
+    assert len(called) == 80
+    expected = server.scores(digits(80, 1)[0].reshape(-1, 64) / np.float32(255)).argmax(1)
+    assert sum(called[str(place)] == str(number) for place, number in enumerate(expected)) > 70
+    assert evaluate([*line[:-1], "--shape=64"]) == 78
+
+
 def test_a_server_that_dies_leaves_what_was_measured(
     server: StandIn, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +108,8 @@ def test_a_server_that_dies_leaves_what_was_measured(
     assert (facts["answered"], facts["failed"], facts["missing"]) == (10, 3, 47)
     assert re.search(r"^accuracy .* of 10; ", said, re.MULTILINE)
     assert re.search(r"^47 of 60 are missing: 3 in a row found nobody", said, re.MULTILINE)
-    assert "3 of 13: " in said
+    assert sum(facts["errors"].values()) == 3
+    assert all(f" of 13: {kind}" in said for kind in facts["errors"])
 
 
 def test_interrupted_it_says_what_it_has(server: StandIn, data: str, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ NAMES = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 def a_set(folder: Path, prefix: str = "t10k-", count: int = 30, packed: bool = True) -> Path:
     """-> the file of images."""
-    for array, name in zip(digits(count, 1), NAMES, strict=True):
-        data = idx.encode(array.astype(np.uint8))
+    images, numbers = digits(count, 1)
+    for array, name in zip((images, numbers.astype(np.uint8)), NAMES, strict=True):
+        data = idx.encode(array)
         path = folder / f"{prefix}{name}{'.gz' if packed else ''}"
         path.write_bytes(gzip.compress(data) if packed else data)
     return folder / f"{prefix}{NAMES[0]}{'.gz' if packed else ''}"
@@ -145,7 +146,9 @@ def test_pixels_as_a_model_takes_them() -> None:
         ((None, 28), (28, 28)),
     ):
         items = as_items(pictures, Input("x", "float32", shape))
-        assert (items.shape[1:], items.dtype, items.max()) == (expected, np.float32, 1.0)
+        assert items.shape[1:] == expected
+        assert items.dtype == np.float32
+        assert items.max() == 1
         np.testing.assert_array_equal(items.reshape(2, -1), pictures.reshape(2, -1) / np.float32(255))
     assert as_items(pictures, Input("x", "uint8", (784,))).max() == 255
     assert as_items(pictures, Input(), "-1..1").min() == -1
