@@ -47,6 +47,11 @@ class WorkerSettings(StoreSettings):
     threads: int = option(0, "threads for decoding and inference; 0: one a core")
     max_waiting: int = option(64, "requests held at once; further ones get 429")
     max_bytes: int = option(64 * 1024 * 1024, "largest upload, in bytes; larger ones get 413")
+    max_json_bytes: int = option(
+        16 * 1024 * 1024,
+        "largest JSON body, in bytes; larger ones get 413. To read it holds all else up, some 2 ms a megabyte: numbers are "
+        "better sent as .npy or as binary tensors",
+    )
     max_pixels: int = option(50_000_000, "largest picture, in pixels; larger ones get 413 from their header")
     drain_seconds: float = option(5.0, "after SIGTERM: how long addresses may still be cached by clients")
     finish_seconds: float = option(30.0, "after that: how long requests in flight may take")
@@ -76,7 +81,7 @@ class WorkerSettings(StoreSettings):
         if self.grpc_port is not None:
             require_port("--grpc-port", self.grpc_port)
         require_loopback(self.host, self.insecure)
-        for name in ("max_waiting", "max_bytes", "max_pixels"):
+        for name in ("max_waiting", "max_bytes", "max_json_bytes", "max_pixels"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"--{name.replace('_', '-')}: {getattr(self, name)} is too few")
 

@@ -22,7 +22,7 @@ from ...tensor import Prediction
 from ...wire import answer, multipart
 from ...wire.timing import FIELD, timing
 from . import tfserving
-from .message import JSON, Request, Response, Route, Served
+from .message import JSON, SMALL_BYTES, Request, Response, Route, Served, run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,11 @@ def routes(served: Served) -> list[Route]:
         if not model and tfserving.is_meant(request.body):
             return await tfserving.predicted(served, request, wanted)
         top = answer.top_of(request.query.get("top") if request.raw_query else None)
-        result = await served.engine.classify(wanted, (upload_in(request, wanted),), request.deadline)
+        if len(request.body) > SMALL_BYTES and not request.content_type.startswith(("multipart/", "image/")):
+            upload = await run(len(request.body), upload_in, request, wanted)
+        else:
+            upload = upload_in(request, wanted)
+        result = await served.engine.classify(wanted, (upload,), request.deadline)
         prediction = best(result.outputs["scores"][0], wanted, top)
         return Response(answer.encode(prediction), headers={FIELD: timing(result)})
 

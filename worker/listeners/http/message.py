@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from re import Pattern
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ...repository import Repository
 
 JSON = "application/json"
+SMALL_BYTES = 256 * 1024  # of text that is read, or will be written, in the loop; with more a thread is busy
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -82,3 +85,12 @@ class Served:
     repository: Repository
     service: str
     cors: bool = False
+
+
+async def run(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+    """`work(*arguments)`, which is about `size` bytes of text.
+
+    This bounds, and does not cure: the parser keeps the interpreter to itself, in a thread as well. The loop gets its turn
+    between the steps of reading, of which the longest takes about a millisecond a megabyte; see --max-json-bytes.
+    """
+    return work(*arguments) if size <= SMALL_BYTES else await asyncio.to_thread(work, *arguments)

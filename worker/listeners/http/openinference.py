@@ -20,7 +20,7 @@ from ... import openinference
 from ...errors import BadRequest, NotReady
 from ...wire import openinference as wire
 from ...wire.timing import FIELD, timing
-from .message import JSON, Request, Response, Route, Served
+from .message import JSON, Request, Response, Route, Served, run
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -88,9 +88,13 @@ async def _statistics(served: Served, request: Request, name: str = "", version:
 async def _infer(served: Served, request: Request, name: str, version: str = "") -> Response:
     model = openinference.find(served.repository, name, version)
     length = wire.header_length(request.headers.get(LENGTH), len(request.body))
-    asked = wire.decode_request(request.body, length) if length != 0 else _only_tensor(request, model)
+    if length == 0:
+        asked = _only_tensor(request, model)
+    else:
+        asked = await run(len(request.body) if length is None else length, wire.decode_request, request.body, length)
     response, binary, answer = await openinference.infer(served.engine, model, asked, request.deadline)
-    pieces, json_length = wire.encode_response(response, binary)
+    characters = 8 * sum(array.size for name, array in response.outputs.items() if name not in binary)
+    pieces, json_length = await run(characters, wire.encode_response, response, binary)
     headers: dict[str, str] = {FIELD: timing(answer)}
     if json_length is None:
         return Response(pieces, headers=headers)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ....registry.prometheus import family
 from ...errors import TooLarge, WorkerError
 from ...wire import content_encoding, load
+from ...wire.openinference import HEADER
 from ...wire.timing import FIELD as SERVER_TIMING
 from ...wire.timing import Timing, completed
 from . import images, openinference, pages, tfserving
@@ -37,6 +38,7 @@ READ_BYTES = 256 * 1024  # at once
 SWEEP_SECONDS = 0.25  # how late a deadline may be noticed
 CLOSE_SECONDS = 1.0  # how long clients may take to see that their connection ends
 SMALL_BYTES = 64 * 1024  # a compressed body up to this size is read in the loop, a larger one in a thread
+JSON_LENGTH = HEADER.lower()  # of JSON that bytes follow
 PREFLIGHT = {"Access-Control-Allow-Methods": "POST, GET", "Access-Control-Allow-Headers": "Content-Type"}
 
 
@@ -49,6 +51,7 @@ class HttpListener:
     def __init__(self, served: Served, settings: WorkerSettings) -> None:
         self._served, self._engine = served, served.engine
         self.max_bytes, self.deadline_seconds = settings.max_bytes, settings.deadline_seconds
+        self._max_json = settings.max_json_bytes
         self.router = Router(routes(served, self.metrics))
         self.connections: set[Connection] = set()
         self.buffer = bytearray(READ_BYTES)
@@ -125,6 +128,8 @@ class HttpListener:
             return matched
         if head.length is not None and head.length > self.max_bytes:
             raise self.too_large(head.length)
+        if head.length is not None and head.length > self._max_json and _says_json(head.headers):
+            raise self._too_much_json(head.length)
         engine = self._engine
         if self.uploads >= engine.max_waiting:
             raise engine.overloaded(self.uploads)
@@ -140,6 +145,24 @@ class HttpListener:
             return TooLarge(f"the upload has more than {self.max_bytes} bytes, which is all that is accepted")
         return TooLarge(f"the upload has {length} bytes; at most {self.max_bytes} are accepted")
 
+    def _too_much_json(self, length: int) -> TooLarge:
+        return TooLarge(
+            f"the JSON has {length} bytes; at most {self._max_json} are read (--max-json-bytes). Send numbers as "
+            "application/x-npy, or as binary tensors of the Open Inference Protocol, and pictures as they are"
+        )
+
+    def _bounded(self, request: Request) -> None:
+        """Raises TooLarge for more JSON than is read. What begins like JSON is taken for it, whatever it is called."""
+        size = len(request.body)
+        if size > self._max_json:
+            length = request.headers.get(JSON_LENGTH, "").strip()
+            if length.isascii() and length.isdigit():
+                size = min(size, int(length[:15]))
+            elif not (_says_json(request.headers) or request.body[:64].lstrip().startswith((b"{", b"["))):
+                return
+            if size > self._max_json:
+                raise self._too_much_json(size)
+
     def handle(self, head: Head, matched: Matched, body: bytes) -> tuple[Coroutine[Any, Any, Response], float]:
         """A request that came whole -> its handler, at work, and when nobody waits for it any longer."""
         deadline = monotonic() + self.deadline_seconds
@@ -147,6 +170,8 @@ class HttpListener:
         route, groups = matched
         if body and "content-encoding" in head.headers:
             return self._decoded(request, _coding(head), matched), deadline
+        if len(body) > self._max_json:
+            return self._large(request, matched), deadline
         return route.handler(request, **groups), inf if route.patient else deadline
 
     def failure(self, error: BaseException | None) -> Response:
@@ -187,6 +212,10 @@ class HttpListener:
         else:
             loop = asyncio.get_running_loop()
             request.body = await loop.run_in_executor(None, content_encoding.decode, body, coding, self.max_bytes)
+        return await self._large(request, matched)
+
+    async def _large(self, request: Request, matched: Matched) -> Response:
+        self._bounded(request)
         return await matched.route.handler(request, **matched.groups)
 
     def _sweep(self) -> None:
@@ -203,6 +232,10 @@ def routes(served: Served, of_http: Callable[[], str]) -> list[Route]:
     """All that is spoken over HTTP."""
     found = [*images.routes(served), *tfserving.routes(served), *openinference.routes(served)]
     return [*found, *pages.routes(served, found, of_http)]
+
+
+def _says_json(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == JSON and JSON_LENGTH not in headers
 
 
 def _coding(head: Head) -> str:

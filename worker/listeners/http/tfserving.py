@@ -12,10 +12,9 @@ from `?signature_name=`. `Accept: application/x-npy` asks for the only output, o
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from ...image import looks_like_an_image
 from ...wire import answer, examples, multipart, npy, tfserving
 from ...wire import tfserving_models as listing
 from ...wire.timing import FIELD, timing
-from .message import JSON, Request, Response, Route, Served
+from .message import JSON, Request, Response, Route, Served, run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,11 +32,8 @@ if TYPE_CHECKING:
     from ...model import Model
     from ...tensor import Signature
 
-Result = TypeVar("Result")
-
 MODEL = "(?i)/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 PICTURES = ("multipart/form-data", "image/*")
-SMALL_BYTES = 256 * 1024  # of JSON that is read, or will be written, in the loop; with more a thread is busy
 KEY_BYTES = 512  # within which a request without a verb says what it is
 ALL = "999999999"  # labels
 FEATURES = ("image", "image/encoded", "image_bytes")  # usual names of a picture among an example's features
@@ -117,7 +113,7 @@ async def predicted(served: Served, request: Request, model: Model) -> Response:
         array = _wanted(outputs, request.query.get("output", ""))
         return Response(npy.encode(array), content_type=npy.CONTENT_TYPE, headers={FIELD: timing(result)})
     characters = 8 * sum(array.size for array in outputs.values())
-    return _answered(result, await _run(characters, tfserving.encode_response, outputs, asked.rows))
+    return _answered(result, await run(characters, tfserving.encode_response, outputs, asked.rows))
 
 
 async def _asked(request: Request, model: Model) -> tfserving.Predict:
@@ -132,14 +128,14 @@ async def _asked(request: Request, model: Model) -> tfserving.Predict:
         (spec,) = signature.inputs
         return tfserving.Predict(signature.name, True, {spec.name: npy.fitted(npy.decode(body), spec.dtype)})
     image_input = model.image_input if model.card is not None else ""
-    return await _run(len(body), tfserving.decode_request, body, _signatures(model), model.loaded.default, image_input)
+    return await run(len(body), tfserving.decode_request, body, _signatures(model), model.loaded.default, image_input)
 
 
 async def _classified(served: Served, request: Request, model: Model) -> Response:
     pictures: Sequence[bytes | memoryview] = _pictures(request)
     if pictures:
         return await _labelled(served, request, model, pictures)
-    asked = await _run(len(request.body), examples.decode, request.body)
+    asked = await run(len(request.body), examples.decode, request.body)
     signature = _signatures(model).get(asked.signature or model.loaded.default)
     default = model.loaded.signatures[model.loaded.default]
     alone = signature is None and asked.signature == examples.CLASSIFY  # the engine chosen here does not parse examples
@@ -171,7 +167,7 @@ async def _labelled(served: Served, request: Request, model: Model, pictures: Se
 
 
 async def _regressed(served: Served, request: Request, model: Model) -> Response:
-    asked = await _run(len(request.body), examples.decode, request.body)
+    asked = await run(len(request.body), examples.decode, request.body)
     name = asked.signature or model.loaded.default
     signature = _of_method(_signatures(model).get(name), name, "regress")
     result = await served.engine.infer(model, _examples(asked, signature), signature.name, request.deadline)
@@ -253,8 +249,3 @@ def _number(version: str) -> int | None:
 
 def _answered(result: Answer, body: bytes) -> Response:
     return Response(body, headers={FIELD: timing(result)})
-
-
-async def _run(size: int, work: Callable[..., Result], *arguments: Any) -> Result:
-    """`work(*arguments)`, which is about `size` bytes of text."""
-    return work(*arguments) if size <= SMALL_BYTES else await asyncio.to_thread(work, *arguments)
