@@ -6,7 +6,10 @@ model, `model_card.json`, which training writes and serving reads:
     {"input":  {"width": 144, "height": 144, "channels": "RGB", "resize": "crop", "resize_to": 160,
                 "filter": "bilinear", "mean": 0, "std": 1, "dtype": "float32"},
      "output": {"labels": "labels.txt" or ["daisy", ...], "activation": "none"},
+     "batching": {"max": 32, "wait_ms": 2, "sizes": [1, 8, 32]} or "off" or "auto",
      ... anything else is kept as notes, never interpreted ...}
+
+`batching` overrides --batching for this model; a card of a model that takes no pictures may say that alone.
 
 Formula of every number that reaches the model: `(pixel - mean) / std`, pixel in 0..255, per channel in `channels` order.
 """
@@ -131,11 +134,18 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def read_card(path: Path) -> Card:
     """The card file `path` and the labels file it names (relative to the card)."""
+    return parse_card(read_notes(path), path)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """All that a card file says, not yet judged. Raises ConfigurationError."""
     try:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read the model card {path}: {error}") from error
-    return parse_card(raw, path)
+    if not isinstance(raw, dict):
+        raise ConfigurationError(f'{path}: a model card is a JSON object with an "input" object; see docs/models.md')
+    return raw
 
 
 def parse_card(raw: Any, path: Path = Path(CARD_FILE)) -> Card:

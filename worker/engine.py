@@ -111,7 +111,7 @@ class Engine:
         plan = await prepare(
             model,
             self.limits,
-            self._wish,
+            model.wish or self._wish,
             threads,
             hang_seconds=self.hang_seconds,
             calm=(lambda: not self.waiting) if self._served else None,

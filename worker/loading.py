@@ -5,12 +5,24 @@ from __future__ import annotations
 import io
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .card import Card, InputSpec, InputUnknown, find_card, override, parse_card, read_card, settle_input, settle_labels
+from .card import (
+    CARD_FILE,
+    Card,
+    InputSpec,
+    InputUnknown,
+    find_card,
+    override,
+    parse_card,
+    read_notes,
+    settle_input,
+    settle_labels,
+)
 from .config import WorkerSettings
 from .errors import ConfigurationError
 from .image import to_item
@@ -19,6 +31,7 @@ from .runtimes import Opened
 from .runtimes.choice import open_best
 from .source import Source, find_source
 from .tensor import Signature, TensorSpec
+from .tuning import Wish, wish_of
 
 log = logging.getLogger("fairway.worker")
 
@@ -44,6 +57,7 @@ def load_model(name: str, version: int, path: str, settings: WorkerSettings, thr
         seen.scores,
         seen.reason,
         {"runtime": choice},
+        _wish(source, opened),
     )
 
 
@@ -63,7 +77,10 @@ def as_image_model(source: Source, opened: Opened, settings: WorkerSettings) -> 
     Raises ConfigurationError for what is said and cannot be: a broken card, labels that are not as many as outputs.
     """
     card_path = find_card(source.path) if source.path else None
-    card = read_card(card_path) if card_path else parse_card(dict(opened.hints.card)) if opened.hints.card else None
+    said = read_notes(card_path) if card_path else dict(opened.hints.card)
+    # A card may say how a model of tensors is called, and nothing of pictures.
+    of_pictures = "input" in said or ("batching" not in said and (bool(said) or card_path is not None))
+    card = parse_card(said, card_path or Path(CARD_FILE)) if of_pictures else None
     signature = opened.signatures[opened.default]
     names = [spec.name for spec in signature.inputs]
     if len(names) != 1:
@@ -88,6 +105,13 @@ def as_image_model(source: Source, opened: Opened, settings: WorkerSettings) -> 
         labels = settle_labels(settings.labels, card, source.folder, classes)
     activation = card.activation if card else "none"
     return ImageUse(Card(spec, labels, activation, card.notes if card else {}), fed.name, scores.name)
+
+
+def _wish(source: Source, opened: Opened) -> Wish | None:
+    """What the model's card says of batching, if anything. Raises ConfigurationError."""
+    path = find_card(source.path) if source.path else None
+    said = read_notes(path) if path else opened.hints.card
+    return wish_of(said["batching"], f"{path or 'model card'}: batching") if "batching" in said else None
 
 
 def _scores(signature: Signature) -> TensorSpec | None:

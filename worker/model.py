@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from .card import Card
     from .tensor import Signature
+    from .tuning import Wish
 
 
 class Loaded(Protocol):
@@ -40,6 +41,7 @@ class Model:
 
     `card`: how a picture becomes an item of `image_input`, and what `scores`, of shape (n, classes), are called; None for a
     model that takes tensors only; `reason` then says what would have to be added. Both are of the default signature.
+    `wish`: how its items are to come together in calls, where its card says so; else the settings do.
     `report`: how the runtime was chosen, for people: fit for JSON.
     """
 
@@ -51,6 +53,7 @@ class Model:
     scores: str = ""
     reason: str = ""
     report: dict[str, Any] = field(default_factory=dict)
+    wish: Wish | None = None
 
     def __repr__(self) -> str:
         return f"<Model {self.name}/{self.version} [{self.loaded.runtime}]>"

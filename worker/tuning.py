@@ -28,7 +28,29 @@ class Wish:
     batching: Batching = Batching()
 
 
-def read_wish(text: str) -> Wish:
+def wish_of(said: Any, where: str) -> Wish:
+    """Of one model, from its card: what --batching takes, or the same as an object:
+
+        {"max": 32, "wait_ms": 2, "sizes": [1, 8, 32]}
+
+    `where` it stands: for the text of ConfigurationError.
+    """
+    if isinstance(said, str):
+        return read_wish(said, where)
+    if not isinstance(said, dict):
+        raise ConfigurationError(f"{where} is {said!r:.80}; expected auto, off, or an object with max, wait_ms, sizes")
+    parts = []
+    for name, value in said.items():
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(number, bool) or not isinstance(number, int | float) for number in values):
+            raise ConfigurationError(
+                f"{where}: {name} is {value!r:.80}; expected a number, or for sizes a list of them"
+            )
+        parts.append(f"{name}={':'.join(map(str, values))}")
+    return read_wish(",".join(parts), where)
+
+
+def read_wish(text: str, where: str = "--batching") -> Wish:
     """`auto`, `off`, or `max=32,wait_ms=2,sizes=1:8:32`. Raises ConfigurationError."""
     if text in ("auto", "off"):
         return Wish(text)
@@ -49,14 +71,14 @@ def read_wish(text: str) -> Wish:
                 raise ValueError
         except ValueError:
             raise ConfigurationError(
-                f"--batching: {part.strip()!r} in {text!r}; expected auto, off, or e.g. max=32,wait_ms=2,sizes=1:8:32"
+                f"{where}: {part.strip()!r} in {text!r}; expected auto, off, or e.g. max=32,wait_ms=2,sizes=1:8:32"
             ) from None
     largest = sizes[-1] if sizes else 32
     most = largest if most is None else most
     if most < 1 or (sizes and sizes[0] < 1) or not 0 <= wait <= 60:
-        raise ConfigurationError(f"--batching {text}: max is at least 1, sizes as well, and a wait is 0 to 60000 ms")
+        raise ConfigurationError(f"{where} {text}: max is at least 1, sizes as well, and a wait is 0 to 60000 ms")
     if sizes and most != largest:
-        raise ConfigurationError(f"--batching {text}: max is {most}, but the largest of the sizes is {largest}")
+        raise ConfigurationError(f"{where} {text}: max is {most}, but the largest of the sizes is {largest}")
     return Wish("given", Batching(most, most > 1, wait, sizes))
 
 

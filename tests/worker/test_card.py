@@ -24,6 +24,12 @@ from fairway.worker.card import (
 )
 from fairway.worker.config import WorkerSettings
 from fairway.worker.errors import ConfigurationError
+from fairway.worker.lane import Batching
+from fairway.worker.loading import load_model
+from fairway.worker.model import Model
+from fairway.worker.tuning import Wish
+
+from .runtimes import makers
 
 SQUARE = {"width": 8, "height": 8}
 
@@ -244,3 +250,42 @@ def test_the_flags_arrive_as_the_card_wants_them() -> None:
     said = read_options(WorkerSettings, given, {}).input_overrides()
     spec = settle_input(None, None, {}, said)
     assert (spec.width, spec.height, spec.mean, spec.std) == (32, 24, (127.5,), (1.0, 2.0, 3.0))
+
+
+def load(path: str) -> Model:
+    return load_model("", 0, path, WorkerSettings(runtime="onnx"), 1)
+
+
+def test_a_model_s_own_batching(tmp_path: Path) -> None:
+    """Said by its card, which for a model of tensors may say nothing else."""
+    pytest.importorskip("onnxruntime")
+    path = makers.onnx_file(tmp_path, "shares", 0)
+    assert load(path).wish is None
+
+    write(tmp_path, {"batching": {"max": 8, "wait_ms": 2}})
+    model = load(path)
+    assert model.wish == Wish("given", Batching(8, True, 0.002))
+    assert model.card is None
+    assert "how this model wants its pixels scaled" in model.reason
+
+    write(tmp_path, {"input": {"width": 4, "height": 4}, "batching": "off"})
+    model = load(path)
+    assert model.wish == Wish("off")
+    assert model.card is not None
+
+    write(tmp_path, {"batching": {"max": 0}})
+    with pytest.raises(ConfigurationError, match=r"model_card\.json: batching max=0: max is at least 1"):
+        load(path)
+    write(tmp_path, {"btaching": "off"})
+    with pytest.raises(ConfigurationError, match='with an "input" object'):
+        load(path)
+
+
+def test_a_python_model_brings_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gathers.py").write_text(
+        "class Gathers:\n    card = {'batching': {'max': 2}}\n    def __call__(self, batch):\n        return batch\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = load_model("", 0, "python:gathers:Gathers", WorkerSettings(), 1)
+    assert model.wish == Wish("given", Batching(2, True))
+    assert model.card is None

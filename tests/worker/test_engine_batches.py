@@ -17,6 +17,7 @@ from fairway.worker.errors import BadRequest, ModelError, NotFound
 from fairway.worker.image import ImageLimits
 from fairway.worker.model import Model
 from fairway.worker.tensor import Signature, TensorSpec
+from fairway.worker.tuning import wish_of
 
 from .colours import LABELS, plain
 from .doubles import QUITS, SCALAR, SHORT, SPOILT, Doubles, rows
@@ -347,3 +348,23 @@ async def test_byte_strings_come_as_objects_or_as_numpys_own() -> None:
         for array in (np.array([b"one", b"three"], object), np.array([b"one", b"three"])):
             assert (await engine.infer(model, {"t": array})).outputs["n"].tolist() == [3, 5]
         assert engine.describe(model)["why"] == "not measured: nobody can tell what it takes"
+
+
+async def test_a_model_s_own_wish_comes_before_the_settings() -> None:
+    told, other = Doubles(), Doubles()
+    engine = Engine(ImageLimits(1000, 1000), threads=1, max_waiting=8, batching="off")
+    special = Model("special", 1, told, wish=wish_of({"max": 3, "wait_ms": 1}, "card"))
+    await engine.add(special)
+    plain_one = other.model()
+    await engine.add(plain_one)
+    described = engine.describe(special)
+    assert (described["mode"], described["max"], described["wait_ms"]) == ("batches", 3, 1.0)
+    assert engine.describe(plain_one)["mode"] == "streams"
+    told.hold()
+    calls = [asyncio.create_task(engine.infer(special, rows(value))) for value in (1, 2, 3, 4)]
+    await told.held()
+    told.gate.set()
+    await asyncio.gather(*calls)
+    assert max(told.sizes) <= 3
+    assert sum(told.sizes) == 4
+    engine.close()

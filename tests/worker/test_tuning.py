@@ -19,7 +19,7 @@ from fairway.worker.errors import ConfigurationError
 from fairway.worker.image import ImageLimits
 from fairway.worker.lane import Batching
 from fairway.worker.measuring import SIZES, measure
-from fairway.worker.tuning import Figures, Plan, Wish, decide, read_wish, unmeasured
+from fairway.worker.tuning import Figures, Plan, Wish, decide, read_wish, unmeasured, wish_of
 
 from .doubles import Doubles, rows
 
@@ -309,3 +309,28 @@ async def test_a_model_that_joins_disturbs_those_that_are_served_little() -> Non
 def test_a_plan_says_what_it_is() -> None:
     assert str(Plan(Batching(8, True), 1)) == "batches of up to 8, 1 at once (as told)"
     assert np.isfinite(Plan(Batching(), 1).gather)
+
+
+@pytest.mark.parametrize(
+    ("said", "wish"),
+    [
+        ("off", Wish("off")),
+        ({"max": 8, "wait_ms": 1.5}, Wish("given", Batching(8, True, 0.0015))),
+        ({"sizes": [1, 4]}, Wish("given", Batching(4, True, 0.0, (1, 4)))),
+    ],
+)
+def test_a_card_says_it_as_text_or_object(said: object, wish: Wish) -> None:
+    assert wish_of(said, "card.json: batching") == wish
+
+
+@pytest.mark.parametrize(
+    "said", [None, 8, [], {}, {"max": "8"}, {"max": True}, {"most": 8}, {"max": 0}, "max=x", {"max": [1, 2]}]
+)
+def test_a_card_that_says_it_badly_is_named(said: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"^card\.json: batching"):
+        wish_of(said, "card.json: batching")
+
+
+def test_the_cost_of_one_item_is_kept() -> None:
+    assert decide(Figures(1, {4: 0.02}), Wish("auto")).seconds == pytest.approx(0.005)
+    assert unmeasured(Wish("auto"), 1).seconds == float("inf")
