@@ -175,10 +175,11 @@ class Run:
             "history": self.history,
             "seconds": self.seconds + time.monotonic() - self._began,
         }
-        arrays = {f"{i}": variable.numpy() for i, variable in enumerate(self._variables())}
+        arrays: dict[str, Any] = {f"{i}": variable.numpy() for i, variable in enumerate(self._variables())}
+        arrays[ABOUT] = np.array(json.dumps(about))
         part = self._checkpoint.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez(file, **{ABOUT: np.array(json.dumps(about))}, **arrays)
+            np.savez(file, **arrays)
         part.replace(self._checkpoint)
 
     @property

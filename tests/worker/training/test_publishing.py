@@ -103,12 +103,14 @@ def test_who_ends_last_is_the_newest(tmp_path: Path) -> None:
 
 def test_a_number_that_is_taken_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look at the numbers and the renaming another run may be faster."""
-    rename, stolen = Path.rename, []
+    rename = Path.rename
+    stolen: list[Path] = []
 
     def late(self: Path, target: Path) -> Path:
         if not stolen:
             stolen.append(target)
-            write(target) if target.mkdir() is None else None
+            target.mkdir()
+            write(target)
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", late)
@@ -143,8 +145,8 @@ publish(Path({str(tmp_path)!r}), write, {{}})
 def test_what_a_living_run_makes_is_left_alone(tmp_path: Path) -> None:
     def slow(part: Path) -> None:
         write(part)
-        with pytest.raises(ZeroDivisionError):
-            publish(tmp_path, lambda other: other / str(1 // 0) and None, CARD)
+        with pytest.raises(NotADirectoryError):
+            publish(tmp_path, lambda other: (part / "saved_model.pb" / "no folder").mkdir(), CARD)
         assert (part / "saved_model.pb").exists()
 
     assert publish(tmp_path, slow, CARD)[0] == 1
