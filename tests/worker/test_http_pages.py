@@ -13,7 +13,7 @@ from fairway.worker.errors import NotFound
 from fairway.worker.listeners.http import openapi
 from fairway.worker.listeners.http.errors import MethodNotAllowed
 from fairway.worker.listeners.http.message import Request, Response, Route
-from fairway.worker.listeners.http.router import Router
+from fairway.worker.listeners.http.router import REMEMBERED, Router
 
 from .door import RED, Door, answer, head
 
@@ -29,6 +29,19 @@ def test_whole_paths_come_before_patterns() -> None:
     assert router.find("HEAD", "/a") == (exact, {})
     assert router.find("GET", "/b%20%C3%BC") == (named, {"name": "b ü"})
     assert router.find("GET", "/b/c/d") == (named, {"name": "b", "more": "c/d"})
+
+
+def test_what_is_remembered_is_what_would_be_found() -> None:
+    named = Route("GET", re.compile("/m/(?P<name>[^/]+)"), handler)
+    router = Router([named, Route("POST", re.compile("/m/(?P<name>[^/]+)"), handler)])
+    for _ in range(2):
+        for number in range(REMEMBERED + 10):
+            assert router.find("GET", f"/m/{number}%20") == (named, {"name": f"{number} "})
+        with pytest.raises(MethodNotAllowed, match="/m/1%20 takes GET, HEAD, POST"):
+            router.find("PUT", "/m/1%20")
+        assert router.find("POST", "/m/1%20").route.method == "POST"
+        with pytest.raises(NotFound, match="nothing at /n"):
+            router.find("GET", "/n")
 
 
 def test_what_is_not_there_and_what_is_not_done_there() -> None:
