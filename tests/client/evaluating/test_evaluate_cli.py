@@ -62,7 +62,11 @@ def test_figures_and_files(server: StandIn, data: str, tmp_path: Path, capsys: p
     assert (facts["right"], facts["answered"], facts["missing"], facts["seed"]) == (right, 50, 0, 3)
     assert [answer["example"] for answer in facts["answers"]] == [f"#{i}" for i in chosen]
     assert [int(answer["prediction"][0][0]) for answer in facts["answers"]] == called.tolist()
-    assert sum(map(sum, facts["confusion"]["rows_are_truth"])) == 50
+    expected = np.zeros((10, 10), int)
+    np.add.at(expected, (truth, called), 1)
+    assert facts["confusion"] == {"labels": list("0123456789"), "rows_are_truth": expected.tolist()}
+    assert [facts["classes"]["5"][key] for key in ("n", "right")] == [fives.sum(), (fives & (called == 5)).sum()]
+    assert facts["right_among_own_classes"] == right  # it never names one of its other 52
     assert facts["latency_ms"]["p50"] <= facts["latency_ms"]["p99"]
     for name in ("picture", "confusion"):
         with Image.open(tmp_path / name) as drawn:
