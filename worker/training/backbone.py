@@ -26,6 +26,9 @@ from ..runtimes.tensorflow_graphs import quiet, tf
 
 ALPHAS = {"MobileNet": (0.25, 0.5, 0.75), "MobileNetV2": (0.35, 0.5, 0.75, 1.3, 1.4)}  # beside 1.0
 CROP = 0.875  # of the shorter side: what Keras's own evaluations look at
+LARGER = (
+    8 / 7
+)  # than a network was trained at, at random windows: whole pictures then look as large to it (arXiv 1906.06423)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def _application(name: str, weights: str, size: int) -> tuple[Any, InputSpec]:
 
 
 def _downloaded(name: str, factory: Any, size: int) -> Any:
-    side = size or factory(weights=None).input_shape[1]
+    side = size or _larger(factory)
     try:
         return factory(weights="imagenet", include_top=False, pooling="avg", input_shape=(side, side, 3))
     except Exception as error:  # Keras raises anything from URLError to ValueError here
@@ -100,12 +103,18 @@ def _downloaded(name: str, factory: Any, size: int) -> Any:
         ) from error
 
 
+def _larger(factory: Any) -> int:
+    """The size that photos are looked at if nobody says another, a multiple of what maps are made smaller by."""
+    own: int = factory(weights=None).input_shape[1]
+    return round(own * LARGER / 32) * 32
+
+
 def _fitting(name: str, factory: Any, weights: Path, size: int) -> Any:
     """The form of the application that these weights fit: with its top or without, of any width."""
     first = ""
-    for build in _forms(name, factory, size):
+    for form in _forms(name, factory, size):
         try:
-            model = build()
+            model = factory(weights=None, **form)
             model.load_weights(weights)
             return model
         except Exception as error:  # h5py and Keras raise what they like for files that do not fit
@@ -113,18 +122,18 @@ def _fitting(name: str, factory: Any, weights: Path, size: int) -> Any:
     raise ConfigurationError(f"--weights {weights}: they do not fit keras:{name}, with its top or without: {first}")
 
 
-def _forms(name: str, factory: Any, size: int) -> Iterator[Callable[[], Any]]:
-    shape: dict[str, Any] = {"input_shape": (size, size, 3)} if size else {}
-    scalable = "alpha" in inspect.signature(factory).parameters
-    for alpha in (1.0, *ALPHAS.get(name, ())):
-        width = {"alpha": alpha} if scalable else {}
-        yield lambda width=width: factory(weights=None, **shape, **width)  # type: ignore[misc]
-        yield lambda width=width: _topless(factory, size, width)  # type: ignore[misc]
-
-
-def _topless(factory: Any, size: int, width: dict[str, Any]) -> Any:
-    side = size or factory(weights=None, **width).input_shape[1]
-    return factory(weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3), **width)
+def _forms(name: str, factory: Any, size: int) -> Iterator[dict[str, Any]]:
+    side = size or _larger(factory)
+    shape: dict[str, Any] = {"input_shape": (side, side, 3)}
+    topless = {"include_top": False, "pooling": "avg"}
+    yield shape
+    yield shape | topless
+    if not size:
+        yield {}  # some tops fit one size only
+    if "alpha" in inspect.signature(factory).parameters:
+        for alpha in ALPHAS.get(name, ()):
+            yield shape | {"alpha": alpha}
+            yield shape | topless | {"alpha": alpha}
 
 
 def _file(path: Path, size: int, said: dict[str, Any]) -> tuple[Any, InputSpec]:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from .distortion import Distortion
 from .features import MIRRORED, PLAIN, compute, logits
 from .fine_tuning import fine_tune
 from .gathering import Gathered, distorted, gather, read, split_as_card
-from .head import Array, Head, HeadRecipe, Scale, labelled
+from .head import Array, Head, HeadRecipe, Scale, calibrating, labelled
 from .learning import GrowingViews, Lesson, Views, learn, steps_for
 from .outcome import input_as_card, misclassified, network, publish_version, write_article_graph
 from .publishing import check_folder
@@ -37,7 +37,8 @@ from .summaries import Summaries
 
 log = logging.getLogger("fairway.training")
 
-EPOCHS, DISTORTED_EPOCHS = 60, 10
+EPOCHS, DISTORTED_EPOCHS = 20, 10
+FEWEST_STEPS = 500  # where nobody says how many: of a handful of photos an epoch is a step or two
 CACHE = ".bottlenecks"
 
 Stop = Callable[[], bool]
@@ -50,8 +51,8 @@ def retrain(settings: RetrainSettings, stop: Stop) -> tuple[Path, Report | None]
     """
     began = time.monotonic()
     out = Path(settings.out)
-    check_folder(out)
     split = read(settings)
+    check_folder(out)
     backbone = open_backbone(settings.backbone, settings.weights, settings.input_size, settings.pixels())
     with ExitStack() as stack:
         cache = Path(settings.bottleneck_dir) if settings.bottleneck_dir else out / CACHE
@@ -74,14 +75,17 @@ def retrain(settings: RetrainSettings, stop: Stop) -> tuple[Path, Report | None]
         learn(head, lesson, validation, settings.eval_step_interval, stop, checkpoint, summaries)
         learnt = time.monotonic()
 
-        model = network(backbone, *head.folded())
+        weights, bias = head.folded()
+        temperature = calibrating(validation[0] @ weights + bias, validation[1])
+        weights, bias = head.folded(temperature)
+        model = network(backbone, weights, bias)
         if settings.fine_tune:
             _fine_tune(model, settings, gathered, backbone, head, checkpoint, stop)
         tuned = time.monotonic()
-        report = _test(model, head, settings, gathered, backbone, kept, stop)
+        report = _test(model, (weights, bias), settings, gathered, backbone, kept, stop)
 
     minutes = {"features": features - began, "head": learnt - features, "fine_tuning": tuned - learnt}
-    card = _card(settings, gathered, backbone, head, report, minutes | {"all": time.monotonic() - began})
+    card = _card(settings, gathered, backbone, head, temperature, report, minutes | {"all": time.monotonic() - began})
     _, place = publish_version(out, model, backbone.spec, labels, card, report, head.history)
     if settings.output_graph:
         write_article_graph(model, backbone.spec, labels, Path(settings.output_graph), settings.output_labels)
@@ -157,6 +161,8 @@ def _lesson(
 def _recipe(settings: RetrainSettings, lesson: Lesson) -> HeadRecipe:
     epochs = settings.epochs or (DISTORTED_EPOCHS if distorted(settings) else EPOCHS)
     steps = settings.how_many_training_steps or steps_for(lesson, epochs, settings.train_batch_size)
+    if not (settings.epochs or settings.how_many_training_steps or distorted(settings)):
+        steps = max(steps, FEWEST_STEPS)
     return HeadRecipe(
         steps, settings.train_batch_size, settings.learning_rate, settings.weight_decay, settings.label_smoothing,
         settings.seed,
@@ -203,7 +209,7 @@ def _fine_tune(
 
 def _test(
     model: keras.Model,
-    head: Head,
+    layer: tuple[Array, Array],
     settings: RetrainSettings,
     gathered: Gathered,
     backbone: Backbone,
@@ -216,8 +222,7 @@ def _test(
     if settings.fine_tune:
         found = logits(model, gathered.split.test, backbone.spec, stop)
     else:
-        weights, bias = head.folded()
-        found = features @ weights + bias
+        found = features @ layer[0] + layer[1]
     report = score(found, truth, gathered.labels)
     low, high = wilson(report.correct, report.total)
     print(f"Final test accuracy = {report.accuracy:.1%} (N={report.total})")
@@ -233,6 +238,7 @@ def _card(
     gathered: Gathered,
     backbone: Backbone,
     head: Head,
+    temperature: float,
     report: Report | None,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -242,7 +248,7 @@ def _card(
     card: dict[str, Any] = {
         "name": Path(settings.out).absolute().name,
         "description": f"One dense softmax layer on {name}{how}.",
-        "input": input_as_card(replace(backbone.spec)),
+        "input": input_as_card(backbone.spec),
         "output": {"labels": list(gathered.labels), "activation": "none"},
         "backbone": {
             "name": name,
@@ -260,6 +266,7 @@ def _card(
         card["validation"] = {
             "photos": len(gathered.split.held_out), "top_1": round(accuracy, 4),
             "cross_entropy": round(-minus_cross_entropy, 4), "step": head.best_step,
+            "temperature": round(temperature, 3),
         }  # fmt: skip
     card["training"] = asdict(head.recipe) | {
         "flip_left_right": settings.flip_left_right,

@@ -14,6 +14,7 @@ from fairway.worker.training.head import (
     HeadRecipe,
     Scale,
     batches,
+    calibrating,
     judged,
     labelled,
     smoothed,
@@ -131,6 +132,19 @@ def test_a_feature_that_never_changes_does_no_harm() -> None:
     features[:, 2] = 7
     head = run(Head.new(RECIPE, Scale.of(features), 3), features, truth, RECIPE.steps)
     assert all(np.isfinite(array).all() for array in head.folded())
+
+
+def test_scores_become_as_sure_as_they_are_right() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(4000, 3)).astype(np.float32) * 2
+    truth = np.array([rng.choice(3, p=row / row.sum()) for row in softmax(logits).astype(float)])
+    assert calibrating(logits, truth) == pytest.approx(1.0, abs=0.1)
+    assert calibrating(logits * 4, truth) == pytest.approx(4.0, rel=0.1)
+    assert calibrating(logits / 4, truth) == pytest.approx(0.25, rel=0.1)
+    assert calibrating(logits[:20] * 4, truth[:20]) == 1.0
+    head = Head.new(RECIPE, Scale.of(clouds()[0]), 3)
+    head.weights += 1
+    np.testing.assert_allclose(head.folded(2.0)[0] * 2, head.folded()[0], rtol=1e-6)
 
 
 def test_scores_targets_and_numbers() -> None:

@@ -24,7 +24,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     photos, backbone = colour_photos(folder / "photos"), tiny_backbone(folder / "tiny.keras")
     out = folder / "models" / "colours"
     return [*FAIRWAY, "retrain", "--image-dir", str(photos), "--out", str(out), "--backbone", str(backbone),
-            "--learning-rate", "0.05", "--eval-step-interval", "10"]  # fmt: skip
+            "--learning-rate", "0.05", "--weight-decay", "0.1", "--eval-step-interval", "10"]  # fmt: skip
 
 
 def test_ctrl_c_keeps_what_there_is_and_resume_ends_it(line: list[str]) -> None:

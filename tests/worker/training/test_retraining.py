@@ -41,7 +41,13 @@ def run(tmp_path: Path, backbone: Path, photos: Path) -> Run:
     """One run of the command's heart -> the folder of the version."""
 
     def run(stop: Callable[[], bool] = lambda: False, **said: Any) -> Path:
-        settings = {"image_dir": (str(photos),), "out": str(tmp_path / "out"), "backbone": str(backbone), "epochs": 20}
+        settings = {
+            "image_dir": (str(photos),),
+            "out": str(tmp_path / "out"),
+            "backbone": str(backbone),
+            "epochs": 20,
+            "weight_decay": 0.1,
+        }
         return retrain(RetrainSettings(**{**settings, "learning_rate": 0.05, **said}), stop)[0]
 
     return run
@@ -89,7 +95,6 @@ def test_the_card_tells_what_was_done(run: Run) -> None:
 
 def test_only_what_is_new_is_computed(run: Run, photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first = run()
-    assert "54 features" not in first.name
     said = capfd.readouterr().out
     split = card_of(first)["data"]["photos"]
     train = sum(parts["train"] for parts in split.values())
@@ -293,23 +298,9 @@ def test_lines_as_retrain_py_wrote_them(
 ) -> None:
     Image.new("RGB", (20, 20), COLOURS["red"]).save(photos / "blue" / "really-red.png")
     (photos / "LISTING.tsv").write_text("split\tpath\nval\tblue/really-red.png\nval\tblue/blue-003.png\n")
-    status = command(
-        [
-            "--image_dir",
-            str(photos),
-            f"--out={tmp_path / 'out'}",
-            "--backbone",
-            str(backbone),
-            "--how_many_training_steps",
-            "20",
-            "--learning_rate=0.05",
-            "--eval_step_interval",
-            "10",
-            "--print_misclassified_test_images",
-            "--test_batch_size",
-            "-1",
-        ]  # fmt: skip
-    )
+    line = f"--image_dir {photos} --out={tmp_path / 'out'} --backbone {backbone} --how_many_training_steps 20"
+    more = "--learning_rate=0.05 --eval_step_interval 10 --print_misclassified_test_images --test_batch_size -1"
+    status = command([*line.split(), *more.split()])
     said = capfd.readouterr().out
     assert status == 0
     for line in (

@@ -108,7 +108,7 @@ def test_folders_of_the_same_name_are_one_class(tmp_path: Path) -> None:
 
 def test_one_class_cannot_be_told_from_anything(tmp_path: Path) -> None:
     (tmp_path / "rose").mkdir()
-    with pytest.raises(ConfigurationError, match="at least two sub-folders with photos.*there is none"):
+    with pytest.raises(ConfigurationError, match=r"at least two sub-folders with photos.*there is none"):
         read_split([tmp_path], 0)
     (tmp_path / "rose" / "a.png").write_bytes(b"")
     with pytest.raises(ConfigurationError, match="only 'rose' has photos"):
