@@ -82,14 +82,12 @@ def _part(folder: Path) -> Iterator[Path]:
         part = folder / f".{number}.part"
         try:
             part.mkdir()
-            fresh = True
         except FileExistsError:
-            fresh = False
-        lock = _locked(part, fresh)
-        if lock is None:
             continue
+        lock = _locked(part, fresh=True)
+        if lock is None:
+            continue  # another run took it for a dead one's, in between
         try:
-            _empty(part)
             yield part
             return
         finally:
@@ -125,14 +123,6 @@ def _locked(part: Path, fresh: bool) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _to_disk(folder: Path) -> None:
