@@ -146,6 +146,22 @@ async def test_no_other_signature_is_made_up(warm: Door) -> None:
     assert (status, answer) == (400, {"error": "No signature was found with the name: classifier"})
 
 
+async def test_grpc_needs_no_such_signature_either() -> None:
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    pytest.importorskip("tensorflow_serving", reason="TensorFlow Serving's stubs are not installed")
+    from tensorflow_serving.apis import classification_pb2, prediction_service_pb2_grpc
+
+    from ..grpc_door import open_door
+
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "colours", "classify"
+    request.input.example_list.examples.add().features.feature["image"].bytes_list.value.append(plain("#c02020"))
+    async with open_door() as door:
+        response = await prediction_service_pb2_grpc.PredictionServiceStub(door.channel).Classify(request)
+    best = max(response.result.classifications[0].classes, key=lambda one: one.score)
+    assert best.label == "red"
+
+
 @pytest.fixture(scope="module")
 def worker(exported: Path) -> Iterator[tuple[int, int]]:
     """A process -> port, gRPC port."""
