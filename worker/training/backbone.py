@@ -26,7 +26,6 @@ from ..runtimes.tensorflow_graphs import quiet, tf
 
 ALPHAS = {"MobileNet": (0.25, 0.5, 0.75), "MobileNetV2": (0.35, 0.5, 0.75, 1.3, 1.4)}  # beside 1.0
 CROP = 0.875  # of the shorter side: what Keras's own evaluations look at
-LARGER = (
     8 / 7
 )  # than a network was trained at, at random windows: whole pictures then look as large to it (arXiv 1906.06423)
 
@@ -94,19 +93,13 @@ def _application(name: str, weights: str, size: int) -> tuple[Any, InputSpec]:
 
 
 def _downloaded(name: str, factory: Any, size: int) -> Any:
-    side = size or _larger(factory)
+    side = size or factory(weights=None).input_shape[1]
     try:
         return factory(weights="imagenet", include_top=False, pooling="avg", input_shape=(side, side, 3))
     except Exception as error:  # Keras raises anything from URLError to ValueError here
         raise ConfigurationError(
             f"keras:{name}: cannot load ImageNet's weights ({str(error)[:200]}); give a file: --weights FILE"
         ) from error
-
-
-def _larger(factory: Any) -> int:
-    """The size that photos are looked at if nobody says another, a multiple of what maps are made smaller by."""
-    own: int = factory(weights=None).input_shape[1]
-    return round(own * LARGER / 32) * 32
 
 
 def _fitting(name: str, factory: Any, weights: Path, size: int) -> Any:
@@ -123,17 +116,12 @@ def _fitting(name: str, factory: Any, weights: Path, size: int) -> Any:
 
 
 def _forms(name: str, factory: Any, size: int) -> Iterator[dict[str, Any]]:
-    side = size or _larger(factory)
-    shape: dict[str, Any] = {"input_shape": (side, side, 3)}
+    side = size or factory(weights=None).input_shape[1]
     topless = {"include_top": False, "pooling": "avg"}
-    yield shape
-    yield shape | topless
-    if not size:
-        yield {}  # some tops fit one size only
-    if "alpha" in inspect.signature(factory).parameters:
-        for alpha in ALPHAS.get(name, ()):
-            yield shape | {"alpha": alpha}
-            yield shape | topless | {"alpha": alpha}
+    scalable = "alpha" in inspect.signature(factory).parameters
+    for width in ({}, *({"alpha": alpha} for alpha in ALPHAS.get(name, ()) if scalable)):
+        yield {"input_shape": (side, side, 3), **width}
+        yield {"input_shape": (side, side, 3), **width, **topless}
 
 
 def _file(path: Path, size: int, said: dict[str, Any]) -> tuple[Any, InputSpec]:

@@ -44,7 +44,7 @@ class RetrainSettings:
     fine_tune_rate: float = option(1e-4, "learning rate of --fine-tune")
     resume: bool = option(False, "go on where an interrupted run with the same settings stopped")
     seed: int = option(7, "seed of all that is random")
-    input_size: int = option(0, "pixels a side; 0: a seventh more than keras:NAME was trained at; of a file, its own")
+    input_size: int = option(0, "pixels a side that the backbone gets; 0: its own size")
     input_resize: str | None = option(None, "how photos meet that size: crop, squash or pad")
     input_channels: str | None = option(None, "RGB or BGR; for files that Fairway does not know")
     input_mean: str | None = option(None, "subtracted from pixels 0..255; for files that Fairway does not know")
