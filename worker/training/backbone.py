@@ -26,8 +26,6 @@ from ..runtimes.tensorflow_graphs import quiet, tf
 
 ALPHAS = {"MobileNet": (0.25, 0.5, 0.75), "MobileNetV2": (0.35, 0.5, 0.75, 1.3, 1.4)}  # beside 1.0
 CROP = 0.875  # of the shorter side: what Keras's own evaluations look at
-    8 / 7
-)  # than a network was trained at, at random windows: whole pictures then look as large to it (arXiv 1906.06423)
 
 
 @dataclass(frozen=True)
