@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Self
 
 import aiohttp
@@ -70,5 +71,6 @@ class Inquiry:
             async with self._session.get(url, headers=self._headers, allow_redirects=follow) as response:
                 return response.status, response.headers.get("Location", ""), await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            reason = str(error) or f"no answer within {ASK_SECONDS:g} s"
+            number = getattr(error, "errno", None)
+            reason = os.strerror(number) if number else str(error) or f"no answer within {ASK_SECONDS:g} s"
             raise ConfigurationError(f"nobody can be asked at {url}: {reason}") from error

@@ -146,7 +146,7 @@ def test_what_will_not_do_is_one_line(
     for line, reason in (
         ([], "--data is required"),
         (["--data", "/nowhere", *url], "/nowhere: no such file or folder"),
-        (["--data", data, "--url", "http://127.0.0.1:1/"], "nobody can be asked at http://127.0.0.1:1/"),
+        (["--data", data, "--url", "http://127.0.0.1:1/"], "asked at http://127.0.0.1:1/: Connection refused"),
         (["--data", data, "--url", "pigeon://post"], "is no address"),
         (["--data", data, *url, f"--labels={tmp_path / 'labels.txt'}"], "3 names, and the endpoint has 62 classes"),
         (["--data", data, *url, "--shape=28x28"], "takes 28x28, and the pictures are 8x8"),
