@@ -25,7 +25,8 @@ def test_real_files(shared_data: Path) -> None:
     folder = shared_data / "emnist/mnist"
     images = idx.decode(gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes()))
     labels = idx.decode(gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes()))
-    assert (images.shape, images.dtype) == ((10_000, 28, 28), np.uint8)
+    assert images.shape == (10_000, 28, 28)
+    assert images.dtype == np.uint8
     assert labels[:8].tolist() == [7, 2, 1, 0, 4, 1, 4, 9]  # known to everybody who ever printed them
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
