@@ -1,6 +1,6 @@
 """The shell around the batcher, as the event loop sees it: who is let in, and the way to the threads and back.
 
-The event loop never decodes, and infers only what takes less than a wake-up of a thread (docs/decisions/0020), so health
+The event loop never decodes, and infers only what takes less than a wake-up of a thread (docs/decisions/0021), so health
 checks and heartbeats answer while the models are busy. What comes within one turn of the loop is handed over together, and
 what goes back comes in one piece: a wake-up of a thread, or of the loop, costs more than all the rest that is done here for
 a request.

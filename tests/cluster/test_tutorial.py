@@ -37,6 +37,8 @@ class Reader:
 
     def types(self, line: str) -> None:
         environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        if self._proxy:  # the commands' default is the port that the tutorial's cluster has
+            environment["FAIRWAY_URL"] = f"http://127.0.0.1:{self._proxy}"
         if line.startswith(RETRAIN):
             environment["FAIRWAY_WEIGHTS"] = str(self._weights)
         if line.startswith(LAUNCH):
