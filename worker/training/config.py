@@ -19,6 +19,9 @@ class RetrainSettings:
         "the pretrained network below the new layer: keras:NAME, or a .keras or .h5 file, with its top or without",
     )
     weights: str = option("imagenet", "weights of keras:NAME: a file, or imagenet, which Keras downloads")
+    earlier_layers: bool = option(
+        True, "learn from averages of the backbone's earlier maps as well, not of its last alone"
+    )
     testing_percentage: float = option(10.0, "of the photos; a LISTING.tsv with `val` rows decides instead")
     validation_percentage: float = option(10.0, "of the photos: they choose which state of the training is kept")
     how_many_training_steps: int = option(0, "batches to learn from; 0: as many as --epochs says")

@@ -53,7 +53,9 @@ def retrain(settings: RetrainSettings, stop: Stop) -> tuple[Path, Report | None]
     out = Path(settings.out)
     split = read(settings)
     check_folder(out)
-    backbone = open_backbone(settings.backbone, settings.weights, settings.input_size, settings.pixels())
+    backbone = open_backbone(
+        settings.backbone, settings.weights, settings.input_size, settings.pixels(), settings.earlier_layers
+    )
     with ExitStack() as stack:
         cache = Path(settings.bottleneck_dir) if settings.bottleneck_dir else out / CACHE
         kept = stack.enter_context(_bottlenecks(cache, backbone, ""))

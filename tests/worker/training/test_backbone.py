@@ -38,6 +38,22 @@ def test_with_its_top_and_without_the_features_are_the_same(tmp_path: Path, top:
     np.testing.assert_allclose(backbone.features()(batch(16)), np.mean(maps, axis=(1, 2)), atol=1e-6)
 
 
+def test_earlier_maps_are_features_as_well(tmp_path: Path) -> None:
+    layers = keras.layers
+    picture = x = keras.Input((32, 32, 3))
+    for width, stride in ((4, 1), (5, 2), (6, 2), (7, 2), (8, 1), (9, 1)):
+        x = layers.ReLU()(layers.Conv2D(width, 3, stride, padding="same")(x))
+    keras.Model(picture, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))).save(tmp_path / "net.keras")
+    said: dict[str, Any] = {"mean": [0.0], "std": [255.0]}
+    backbone = open_backbone(str(tmp_path / "net.keras"), "imagenet", 0, said)
+    last = open_backbone(str(tmp_path / "net.keras"), "imagenet", 0, said, earlier=False)
+    assert last.width == 9
+    # The last of 8 x 8 and of 16 x 16, and the one before the last; what is pooled already is not counted twice.
+    assert backbone.width == 9 + 6 + 5 + 8
+    np.testing.assert_allclose(backbone.features()(batch(32))[:, :9], last.features()(batch(32)), atol=1e-6)
+    assert backbone.fingerprint != last.fingerprint
+
+
 def test_its_mark_tells_other_weights_and_other_preprocessing(tmp_path: Path) -> None:
     path = str(tiny_backbone(tmp_path / "net.keras"))
     said: list[dict[str, Any]] = [{}, {}, {"resize": "pad"}, {"mean": [0.0], "std": [255.0]}]
@@ -88,7 +104,7 @@ def test_what_is_no_backbone_is_said(tmp_path: Path) -> None:
 
 
 def test_the_width_of_a_mobilenet_shows_in_its_weights(shared_data: Path) -> None:
-    backbone = open_backbone("keras:MobileNet", str(shared_data / NOTOP), 64, {})
+    backbone = open_backbone("keras:MobileNet", str(shared_data / NOTOP), 64, {}, earlier=False)
     assert backbone.width == 256
     assert (backbone.spec.width, backbone.spec.mean, backbone.spec.std) == (64, (127.5,), (127.5,))
     features = backbone.features()(batch(64))
@@ -103,10 +119,11 @@ def test_weights_of_another_network_are_refused(shared_data: Path) -> None:
 
 def test_weights_with_imagenets_top(shared_data: Path) -> None:
     backbone = open_backbone("keras:MobileNetV2", str(shared_data / FULL), 224, {})
+    assert backbone.width == 1280 + 576 + 192 + 960  # and the last maps of 14 x 14, of 28 x 28, and before the last
     assert (backbone.spec.width, backbone.spec.resize_to) == (224, 256)
     whole = keras.applications.MobileNetV2(weights=None)
     whole.load_weights(shared_data / FULL)
     weights, bias = whole.layers[-1].get_weights()
-    found = backbone.features()(batch(224, 1)) @ weights + bias
+    found = backbone.features()(batch(224, 1))[:, :1280] @ weights + bias
     np.testing.assert_allclose(np.exp(found - found.max()) / np.exp(found - found.max()).sum(), whole(batch(224, 1)),
                                atol=1e-4)  # fmt: skip
