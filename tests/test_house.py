@@ -24,6 +24,7 @@ HEART = (
     "registry/consul/registration.py", "registry/stores/consul_rows.py", "registry/stores/document.py",
     "registry/stores/etcd_layout.py", "registry/stores/mdns_rows.py", "registry/stores/mdns_words.py",
     "registry/stores/outbox.py", "registry/stores/zookeeper_layout.py",
+    "worker/training/head.py",
     "worker/batcher.py", "worker/dataset/idx.py", "worker/lane.py", "worker/metrics.py", "worker/tuning.py",
     "worker/tensor.py", "worker/tfrecord.py", "worker/versions.py", "worker/wire/answer.py", "worker/wire/datatypes.py",
     "worker/wire/openinference.py", "worker/wire/multipart.py",

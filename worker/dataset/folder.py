@@ -24,11 +24,18 @@ class Photo:
 def read_folder(folder: Path) -> tuple[Photo, ...]:
     """All photos in it, in the order of their names; hidden files are passed over.
 
-    Raises ConfigurationError if there is no such folder.
+    Raises ConfigurationError if there is no such folder, or one that cannot be read.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: no such folder")
     parts = _listed(folder)
+    try:
+        return _found(folder, parts)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or folder}: cannot be read: {error.strerror}") from error
+
+
+def _found(folder: Path, parts: dict[str, str]) -> tuple[Photo, ...]:
     return tuple(
         Photo(path, group.name, parts.get(f"{group.name}/{path.name}", ""))
         for group in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -42,5 +49,12 @@ def _listed(folder: Path) -> dict[str, str]:
     listing = folder / LISTING
     if not listing.is_file():
         return {}
-    with listing.open(encoding="utf-8", newline="") as rows:
-        return {row["path"]: row["split"] for row in csv.DictReader(rows, delimiter="\t")}
+    try:
+        with listing.open(encoding="utf-8", newline="") as rows:
+            return {row["path"]: row["split"] for row in csv.DictReader(rows, delimiter="\t")}
+    except KeyError as error:
+        raise ConfigurationError(
+            f"{listing}: its first line names no column {error}; path and split are needed"
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigurationError(f"{listing}: cannot be read: {error}") from error

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from ...registry.options import add_options, read_options
 from ...registry.process import EXIT_CONFIGURATION
@@ -32,6 +33,9 @@ def retrain(arguments: Sequence[str]) -> int:
 
     def work() -> int:
         settings = read_options(RetrainSettings, given)
+        for folder in settings.image_dir:  # TensorFlow takes seconds to be imported
+            if not Path(folder).is_dir():
+                raise ConfigurationError(f"--image-dir {folder}: no such folder")
         with needing_tensorflow():
             from .retraining import retrain
         with Stopping() as stop:

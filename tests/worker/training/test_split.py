@@ -117,6 +117,16 @@ def test_one_class_cannot_be_told_from_anything(tmp_path: Path) -> None:
         read_split([tmp_path / "nowhere"], 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(b"file\tpart\na\tval\n", "names no column 'path'"), (b"path\tsplit\n\xff\xfe\tval\n", "cannot be read")],
+)
+def test_a_listing_that_is_none_is_said(tmp_path: Path, text: bytes, said: str) -> None:
+    (tmp_path / "LISTING.tsv").write_bytes(text)
+    with pytest.raises(ConfigurationError, match=said):
+        read_folder(tmp_path)
+
+
 def test_the_rows_of_the_real_listing(shared_data: Path) -> None:
     folders = [shared_data / "flowers", shared_data / "flowers_small"]
     split = divide([photo for folder in folders for photo in read_folder(folder)], 10, 10)
