@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fairway.worker.training.head import (
     Array,
@@ -25,7 +26,7 @@ from fairway.worker.training.head import (
 RECIPE = HeadRecipe(steps=60, batch=16, learning_rate=0.05, weight_decay=0.01, label_smoothing=0.0, seed=3)
 
 
-def clouds(count: int = 120, classes: int = 3, width: int = 8) -> tuple[Array, np.ndarray]:  # type: ignore[type-arg]
+def clouds(count: int = 120, classes: int = 3, width: int = 8) -> tuple[Array, NDArray[np.int64]]:
     """Points around one centre a class, of very different sizes along the axes."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, classes, count)
@@ -34,7 +35,7 @@ def clouds(count: int = 120, classes: int = 3, width: int = 8) -> tuple[Array, n
     return ((centres[truth] + rng.normal(size=(count, width))) * sizes + 5).astype(np.float32), truth
 
 
-def run(head: Head, features: Array, truth: np.ndarray, until: int) -> Head:  # type: ignore[type-arg]
+def run(head: Head, features: Array, truth: NDArray[np.int64], until: int) -> Head:
     scaled = head.scale(features)
     epoch, passed = 0, 0
     while head.step < until:
@@ -136,19 +137,19 @@ def test_a_feature_that_never_changes_does_no_harm() -> None:
 
 def test_scores_become_as_sure_as_they_are_right() -> None:
     rng = np.random.default_rng(1)
-    logits = rng.normal(size=(4000, 3)).astype(np.float32) * 2
+    logits: Array = (rng.normal(size=(4000, 3)) * 2).astype(np.float32)
     truth = np.array([rng.choice(3, p=row / row.sum()) for row in softmax(logits).astype(float)])
     assert calibrating(logits, truth) == pytest.approx(1.0, abs=0.1)
-    assert calibrating(logits * 4, truth) == pytest.approx(4.0, rel=0.1)
-    assert calibrating(logits / 4, truth) == pytest.approx(0.25, rel=0.1)
-    assert calibrating(logits[:20] * 4, truth[:20]) == 1.0
+    assert calibrating(logits * np.float32(4), truth) == pytest.approx(4.0, rel=0.1)
+    assert calibrating(logits / np.float32(4), truth) == pytest.approx(0.25, rel=0.1)
+    assert calibrating(logits[:20] * np.float32(4), truth[:20]) == 1.0
     head = Head.new(RECIPE, Scale.of(clouds()[0]), 3)
     head.weights += 1
     np.testing.assert_allclose(head.folded(2.0)[0] * 2, head.folded()[0], rtol=1e-6)
 
 
 def test_scores_targets_and_numbers() -> None:
-    np.testing.assert_allclose(softmax(np.array([[1000, 1000], [0, -1000]], np.float32)), [[0.5, 0.5], [1, 0]])
+    np.testing.assert_allclose(softmax(np.array([[1000, 1000], [0, -1000]], np.float32)), [[0.5, 0.5], [1.0, 0.0]])
     np.testing.assert_allclose(smoothed(np.array([1]), 4, 0.2), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
     accuracy, cross_entropy = judged(np.log(np.array([[0.5, 0.5], [0.75, 0.25]], np.float32)), np.array([0, 1]))
     assert accuracy == 0.5

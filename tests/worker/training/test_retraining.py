@@ -232,11 +232,11 @@ def test_a_run_with_other_settings_is_not_gone_on_with(
 
 
 def test_distortions_are_computed_once_each_epoch_and_kept(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    from fairway.worker.training import retraining
+    from fairway.worker.training import features, retraining
 
     said: dict[str, Any] = {"random_crop": 20.0, "random_brightness": 10.0, "epochs": 3, "train_batch_size": 10}
     looked: list[int] = []
-    plain = retraining.compute
+    plain = features.compute
 
     def counted(*given: Any) -> Any:
         found = plain(*given)
