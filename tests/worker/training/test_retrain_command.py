@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -62,3 +63,21 @@ def test_what_is_retrained_is_served(line: list[str]) -> None:
             best = json.load(answer)[0]
     assert best[0] == "green"
     assert set(COLOURS) == set((version / "labels.txt").read_text().split())
+
+
+@pytest.mark.parametrize("command", ["retrain", "train"])
+def test_without_tensorflow_it_says_what_to_install(command: str, tmp_path: Path) -> None:
+    photos = colour_photos(tmp_path / "photos", count=1)
+    program = (
+        "import sys; sys.modules['tensorflow'] = None; sys.modules['keras'] = None; "
+        "from fairway.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program, command, "--image-dir", str(photos), "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said.returncode == 78, said.stderr
+    assert "pip install 'fairway[training]'" in said.stderr
+    assert "Traceback" not in said.stderr
