@@ -19,8 +19,8 @@ from typing import Any
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
 from ..source import Source
-from . import Opened, Options, installed, known, open_source, probes, reads, record
-from .apart import asked
+from . import Opened, Options, installed, known, open_source, predecessor, probes, reads, record
+from .apart import SOON_NICE, asked
 
 log = logging.getLogger("fairway.worker")
 
@@ -69,7 +69,8 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
             found = _open_recorded(file, folder, source, options)  # another process may have been quicker
             if found is None:
                 try:
-                    entry = _Choosing(path, source, settings, threads, reference, candidates, folder).entry()
+                    known_before = predecessor.found(folder, file.name, source, options)
+                    entry = _entry(path, source, settings, threads, reference, candidates, folder, known_before)
                 except ConfigurationError as error:
                     others = [name for name in reads(source.kind)[1:] if installed(name) and name != reference]
                     if settings.runtime != "auto" or not others:
@@ -85,6 +86,29 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
                         record.tidy(folder, time.time())
                 found = record.open_choice(entry, folder, source, options), {**entry["report"], "cached": False}
     return found
+
+
+def _entry(
+    path: str,
+    source: Source,
+    settings: WorkerSettings,
+    threads: int,
+    reference: str,
+    candidates: list[Candidate],
+    folder: Path,
+    earlier: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What is to be recorded. Of a further version the engine of the one before (`earlier`) is tried first, and alone."""
+    if earlier is not None and settings.runtime == "auto":
+        chosen = earlier["report"]["chosen"]
+        few = [candidate for candidate in candidates if candidate.name == chosen]
+        if few or chosen == reference:
+            log.info("%s: the version before ran on %s, which is tried first", source.name, chosen)
+            entry = _Choosing(path, source, settings, threads, reference, few, folder).entry()
+            if predecessor.holds(entry, earlier):
+                entry["report"]["because"] = "the version before ran on it, and it answers the same"
+                return entry
+    return _Choosing(path, source, settings, threads, reference, candidates, folder).entry()
 
 
 def _only(name: str, source: Source, options: Options, because: str) -> tuple[Opened, dict[str, Any]]:
@@ -228,6 +252,10 @@ class _Choosing:
                 trouble = f"it cannot be compared: {error}"
                 self._tried.setdefault(self._reference, {"reason": trouble})
                 break
+            elif error:  # between two conversions: to go on would end there again
+                for target in targets:
+                    self._pass_over(target, f"cannot be converted: {error}")
+                break
             if not targets:
                 break
         return description, files, trouble
@@ -307,7 +335,7 @@ class _Choosing:
 
     def _ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """A trial's lines; its last one is an error if it did not end well."""
-        yield from asked({**self._asked, **request})
+        yield from asked({**self._asked, **request}, SOON_NICE)
 
 
 def _long(description: Mapping[str, Any]) -> str:
