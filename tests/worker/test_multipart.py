@@ -169,6 +169,31 @@ def test_what_is_refused_says_why(body: bytes, text: str) -> None:
         image_field(body, TYPE)
 
 
+@pytest.mark.parametrize("spare", [-1, 0, 1])
+@pytest.mark.parametrize("more", ["", "X: y\r\n"])  # as nearly all write it, and with patience
+def test_a_part_s_head_is_bounded(more: str, spare: int) -> None:
+    """From its first byte to the end of the blank line."""
+    plain = f'Content-Disposition: form-data; name="data"; filename=""\r\n{more}Content-Type: \r\n\r\n'
+    kind = "x" * (MAX_HEADERS - len(plain) - spare)
+    body = part('form-data; name="data"; filename=""', more=f"{more}Content-Type: {kind}\r\n") + END
+    assert body.index(b"\r\n\r\n") + 4 - len(b"--XX\r\n") == MAX_HEADERS - spare
+    if spare < 0:
+        with pytest.raises(BadRequest, match="headers do not end"):
+            image_field(body, TYPE)
+    else:
+        assert image_field(body, TYPE) == JPEG
+
+
+@pytest.mark.parametrize(
+    "begun", ['form-data; name="', 'form-data; name="data"; filename="', 'form-data; name="data"\r\nContent-Type: ']
+)
+def test_a_head_that_never_ends_is_refused(begun: str) -> None:
+    body = f"--XX\r\nContent-Disposition: {begun}".encode() + b"y" * (4 * MAX_HEADERS)
+    for end in (b"", b'"\r\n\r\n' + JPEG + b"\r\n" + END):
+        with pytest.raises(BadRequest, match="headers do not end"):
+            image_field(body + end, TYPE)
+
+
 @pytest.mark.parametrize(
     "content_type",
     ["multipart/form-data", "multipart/form-data; boundary=", 'multipart/form-data; boundary=""',

@@ -1,6 +1,7 @@
 """multipart/form-data (RFC 7578): the article's `-F data=@image.jpg`. Whole bodies in, parts out, and the other way.
 
-Parts are views into the body: nothing is copied. Bounded: at most 32 parts, each with at most 8 KiB of headers.
+Parts are views into the body: nothing is copied. Bounded: at most 32 parts, each with at most 8 KiB of headers, its blank
+line among them.
 """
 
 from __future__ import annotations
@@ -110,11 +111,12 @@ def _only(body: bytes, delimiter: bytes, field: str) -> memoryview | None:
     start = len(delimiter) + 2
     if not (body.startswith(delimiter) and body.startswith(b"\r\n", start - 2)):
         return None
-    head = _HEAD.match(body, start)
+    # Within the bound, which a blank line ends: else it would be looked for in all of the body.
+    head = _HEAD.match(body, start, start + MAX_HEADERS - 2)
     if head is None or (head[2] is None and head[1] != field.encode()):
         return None
     head_end = head.end()
-    if not body.startswith(b"\r\n", head_end) or head_end - start > MAX_HEADERS:
+    if not body.startswith(b"\r\n", head_end):
         return None
     end = body.find(b"\r\n" + delimiter, head_end)
     if end < 0 or not body.startswith(b"--", end + start):
