@@ -55,9 +55,7 @@ async def chunked(body: bytes) -> AsyncIterator[bytes]:
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/models/colours:predict", "/v1/models/colours:classify", "/v2/models/colours/infer", "/"]
-)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("headers", [JSON, FORM])
 async def test_more_json_than_is_read(url: str, path: str, headers: dict[str, str]) -> None:
     for data in (NUMBERS, b" \n" + NUMBERS, chunked(NUMBERS)):
@@ -110,6 +108,16 @@ async def test_json_with_bytes_behind_it_counts_as_far_as_it_is_json(url: str) -
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(padded))}
     status, text = await said(url + "/v2/models/colours/infer", padded + bytes(size), headers)
     assert (status, "--max-json-bytes" in text) == (413, True)
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if not path.startswith("/v2/")])
+@pytest.mark.parametrize("headers", [JSON, FORM])
+async def test_only_where_bytes_may_follow_is_it_said_how_much_is_json(
+    url: str, path: str, headers: dict[str, str]
+) -> None:
+    for length in ("0", "1", "x"):
+        status, text = await said(url + path, NUMBERS, {**headers, "Inference-Header-Content-Length": length})
+        assert (status, "--max-json-bytes" in text) == (413, True)
 
 
 def test_the_limit_is_a_number_of_bytes() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -128,7 +128,7 @@ class HttpListener:
             return matched
         if head.length is not None and head.length > self.max_bytes:
             raise self.too_large(head.length)
-        if head.length is not None and head.length > self._max_json and _says_json(head.headers):
+        if head.length is not None and head.length > self._max_json and _says_json(head):
             raise self._too_much_json(head.length)
         engine = self._engine
         if self.uploads >= engine.max_waiting:
@@ -155,10 +155,10 @@ class HttpListener:
         """Raises TooLarge for more JSON than is read. What begins like JSON is taken for it, whatever it is called."""
         size = len(request.body)
         if size > self._max_json:
-            length = request.headers.get(JSON_LENGTH, "").strip()
+            length = request.headers.get(JSON_LENGTH, "").strip() if _mixed(request) else ""
             if length.isascii() and length.isdigit():
                 size = min(size, int(length[:15]))
-            elif not (_says_json(request.headers) or request.body[:64].lstrip().startswith((b"{", b"["))):
+            elif not (_says_json(request) or request.body[:64].lstrip().startswith((b"{", b"["))):
                 return
             if size > self._max_json:
                 raise self._too_much_json(size)
@@ -234,8 +234,15 @@ def routes(served: Served, of_http: Callable[[], str]) -> list[Route]:
     return [*found, *pages.routes(served, found, of_http)]
 
 
-def _says_json(headers: Mapping[str, str]) -> bool:
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == JSON and JSON_LENGTH not in headers
+def _mixed(request: Head | Request) -> bool:
+    """Whether it says that only a part of its body is JSON, where that is heeded."""
+    path = request.path
+    return JSON_LENGTH in request.headers and path.startswith("/v2/") and path.endswith("/infer")
+
+
+def _says_json(request: Head | Request) -> bool:
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return said == JSON and not _mixed(request)
 
 
 def _coding(head: Head) -> str:
