@@ -73,7 +73,7 @@ class Crew:
 
     def hanging(self, now: float, seconds: float) -> str:
         """What has taken longer than that; empty if nothing."""
-        for member in (*self.members, self.host):
+        for member in self.members:  # `host` is the loop's own thread, and would not get here: see guard.py
             since, doing = member.since, member.doing
             if since and doing and now - since > seconds:
                 return f"{doing} takes {now - since:.1f} s"
