@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fairway.worker")
 
 AT_ONCE = 250e-6  # seconds: a request that is alone and takes no longer is answered by the loop itself
+FAR = 20  # so many times as long: it is left to the threads at once, not STEP by STEP
 STEP = 0.02  # by which what a call takes is corrected with each one
 STEADY = 0.95  # how much of what was known of the rate stays with each further answer
 HANGS = "a call of a model hangs; the worker is about to be replaced"
@@ -303,9 +304,14 @@ class Engine:
         if len(arrived) == 1:
             (job,) = arrived
             served = job.owner.served
-            if served.even and not job.encoded and job.items * served.seconds <= AT_ONCE and self._crew.at_once(job):
-                self._deliver()
-                return
+            if served.even and not job.encoded and job.items * served.seconds <= AT_ONCE:
+                began = monotonic()
+                if self._crew.at_once(job):
+                    took = monotonic() - began
+                    if took > FAR * AT_ONCE:
+                        served.seconds = took  # should it have been others' doing, STEP by STEP it comes back
+                    self._deliver()
+                    return
         self._crew.put(arrived)
 
     def _tell(self) -> None:

@@ -45,7 +45,7 @@ async def prepare(
     """How it is to be served. In a thread of its own; a call that hangs is left to it. Raises ConfigurationError.
 
     `calm`: others are served meanwhile; says whether they are at rest just now. `known`: of a version of the same model
-    that is served already: what was decided then goes for this one, too.
+    that is served already: what was decided then goes for this one, too; what a call takes is its own.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Plan] = loop.create_future()
@@ -115,7 +115,12 @@ def _tried(
         if model.card is not None:
             _check(model, found, one)
         if known is not None and wish.mode == "auto":
-            plan = replace(known, report={**known.report, "why": "as the version before"})
+            if at_ease is not None:
+                at_ease()
+            began = monotonic()  # it may compute something else altogether
+            once(one, False)
+            seconds = (monotonic() - began) / one
+            plan = replace(known, report={**known.report, "why": "as the version before"}, seconds=seconds)
         else:
             if wish.mode == "off":
                 sizes = (one,)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from fairway.worker.batcher import Work
 from fairway.worker.crew import Crew, Member
-from fairway.worker.engine import AT_ONCE, Engine
+from fairway.worker.engine import AT_ONCE, FAR, Engine
 from fairway.worker.errors import ModelError
 from fairway.worker.guard import EXIT_HUNG, Guard
 from fairway.worker.image import ImageLimits
@@ -155,6 +157,55 @@ async def test_what_a_call_takes_is_learnt() -> None:
         await engine.infer(model, rows(1))
     assert engine._served[model].seconds > 1e-9
     engine.close()
+
+
+class Lingering(Even):
+    """Of the same shapes as `Even`, and slower."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def pause(self, items: int) -> None:
+        time.sleep(self.seconds)
+
+
+async def test_a_further_version_is_as_quick_as_itself() -> None:
+    """Not as the one before, whose batching it has."""
+    first, second = Even(), Lingering(8 * AT_ONCE)
+    models = [first.model(1), second.model(2)]
+    engine = Engine(LIMITS, threads=2, max_waiting=10)
+    try:
+        await engine.add(models[0])
+        engine._served[models[0]].plan = replace(engine._served[models[0]].plan, seconds=AT_ONCE / 10)
+        await engine.add(models[1])
+        assert models[1].report["batching"]["why"] == "as the version before"
+        assert engine._served[models[1]].seconds >= second.seconds
+        second.by.clear()
+        await engine.infer(models[1], rows(1))
+        assert threading.current_thread() not in second.by
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("value", [1.0, SPOILT])
+async def test_one_that_took_far_too_long_was_the_last(value: float) -> None:
+    """Whether or not it succeeded."""
+    even = Lingering(0.0)
+    model = even.model()
+    engine = Engine(LIMITS, threads=2, max_waiting=10)
+    try:
+        await engine.add(model)
+        served = engine._served[model]
+        even.by.clear()
+        even.seconds, served.seconds = FAR * AT_ONCE, AT_ONCE / 10
+        for _ in range(2):
+            await asyncio.gather(engine.infer(model, rows(value)), return_exceptions=True)
+        assert even.by[0] == threading.current_thread()
+        assert threading.current_thread() not in even.by[1:]
+        assert AT_ONCE < served.seconds < float("inf"), "it may come back"
+    finally:
+        engine.close()
 
 
 def test_a_loop_that_hangs_in_a_call_ends_the_process(caplog: pytest.LogCaptureFixture) -> None:
