@@ -304,7 +304,12 @@ class Engine:
         if len(arrived) == 1:
             (job,) = arrived
             served = job.owner.served
-            if served.even and not job.encoded and job.items * served.seconds <= AT_ONCE:
+            if (
+                served.even
+                and not job.encoded
+                and job.owner.signature is served.signature  # of others nothing was measured
+                and job.batching.padded(job.items) * served.seconds <= AT_ONCE
+            ):
                 began = monotonic()
                 if self._crew.at_once(job):
                     took = monotonic() - began
@@ -334,10 +339,11 @@ class Engine:
             elif not subject.future.done():
                 if isinstance(found, Answer):
                     answers += 1
-                    if found.batch == 1:
-                        served = subject.served
+                    served = subject.served
+                    if found.batch == 1 and len(subject.jobs) == 1 and subject.signature is served.signature:
                         # Towards the median: what once took long, took others' time.
-                        served.seconds *= 1 + STEP if found.infer > served.seconds else 1 - STEP
+                        expected = served.seconds * subject.jobs[0].batching.padded(1)
+                        served.seconds *= 1 + STEP if found.infer > expected else 1 - STEP
                     subject.future.set_result(found)
                     subject.served.counts.answered(found.queue, found.decode, found.infer)
                 else:

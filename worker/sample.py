@@ -46,6 +46,14 @@ def sample(model: Model, limits: ImageLimits) -> dict[str, NDArray[Any]] | None:
     return found
 
 
+def closed(signature: Signature) -> bool:
+    """Whether all its items are of one size, so that one tells what another takes."""
+    items = 0 if signature.batch is None else 1
+    return all(
+        spec.dtype != "bytes" and spec.shape is not None and None not in spec.shape[items:] for spec in signature.inputs
+    )
+
+
 def repeated(item: dict[str, NDArray[Any]], signature: Signature, items: int) -> dict[str, NDArray[Any]]:
     """Arrays for one call."""
     if signature.batch is None:

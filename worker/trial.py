@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from . import call
 from .errors import ConfigurationError, WorkerError
 from .measuring import SIZES, measure
-from .sample import repeated, sample
+from .sample import closed, repeated, sample
 from .tuning import Plan, Wish, decide, unmeasured
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _tried(
     except WorkerError as error:
         what = "a plain picture" if model.card is not None else "zeros"
         raise ConfigurationError(f"{model.name} fails on {what}: {error}") from error
-    return plan
+    return plan if closed(signature) else replace(plan, seconds=inf)
 
 
 def _check(model: Model, outputs: dict[str, NDArray[Any]], items: int) -> None:

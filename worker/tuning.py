@@ -102,7 +102,7 @@ class Figures:
 class Plan:
     """What was decided. `streams`: calls at once; `wide`, `widens`, `gather`: as of a Lane. `report`: for people, JSON.
 
-    `seconds`: what a call of one item took, on one core; inf: not measured.
+    `seconds`: what a call of one item took, on one core; inf: not measured, or an item may be of any size.
     """
 
     batching: Batching

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
@@ -31,8 +32,8 @@ class Even(Doubles):
 
     runtime = "litert"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, batch: int | None = 0) -> None:
+        super().__init__(batch)
         self.by: list[threading.Thread] = []
 
     def run(self, inputs: Mapping[str, NDArray[Any]], signature: str, wide: bool = False) -> dict[str, NDArray[Any]]:
@@ -89,6 +90,67 @@ async def test_whatever_may_take_longer_is_not(runtime: str, seconds: float, ite
     assert answer.outputs["y"][-1, 0] == 2.0 * (items - 1)
     assert even.by
     assert threading.current_thread() not in even.by
+
+
+async def test_another_signature_is_not() -> None:
+    """Of which nothing was measured; nor does it say anything of the one that was."""
+    even = Even()
+    model = even.model()
+    engine = Engine(LIMITS, threads=2, max_waiting=10)
+    try:
+        await engine.add(model)
+        engine._served[model].seconds = AT_ONCE / 10
+        even.by.clear()
+        both = {**rows(3), "scale": np.ones((1, 2), np.int64)}
+        assert (await engine.infer(model, both, "half")).outputs["y"][0, 0] == 1.5
+        assert even.by
+        assert threading.current_thread() not in even.by
+        assert engine._served[model].seconds == AT_ONCE / 10
+        assert (await engine.infer(model, rows(3), "double")).outputs["y"][0, 0] == 6.0
+        assert even.by[-1] == threading.current_thread()
+    finally:
+        engine.close()
+
+
+async def test_a_call_that_is_padded_counts_as_what_it_is() -> None:
+    even = Even(batch=4)
+    model = even.model()
+    engine = Engine(LIMITS, threads=2, max_waiting=10)
+    try:
+        await engine.add(model)
+        engine._served[model].seconds = AT_ONCE / 2
+        even.by.clear()
+        await engine.infer(model, rows(1))
+        assert even.sizes[-1] == 4
+        assert threading.current_thread() not in even.by
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "known"),
+    [
+        ((None, 4, 4, 3), "float32", True),
+        ((None, None, None, 3), "float32", False),
+        (None, "float32", False),
+        ((None,), "bytes", False),
+    ],
+)
+async def test_where_an_item_may_be_of_any_size_nothing_is_known(
+    shape: tuple[int | None, ...] | None, dtype: str, known: bool
+) -> None:
+    """The plain picture that it was measured with was small."""
+    colours = Colours()
+    (signature,) = colours.signatures.values()
+    (fed,) = signature.inputs
+    colours.signatures = {signature.name: replace(signature, inputs=(replace(fed, shape=shape, dtype=dtype),))}
+    model = colours.model()
+    engine = Engine(LIMITS, threads=1, max_waiting=3)
+    try:
+        await engine.add(model)
+        assert (engine._served[model].seconds < float("inf")) is known
+    finally:
+        engine.close()
 
 
 async def test_while_the_threads_are_busy_nothing_is(caplog: pytest.LogCaptureFixture) -> None:
