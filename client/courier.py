@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,12 +29,12 @@ T = TypeVar("T")
 class Failed(Exception):
     """One attempt failed, in a way that may be tried again; `error` is what the caller gets if it is not.
 
-    `told`: seconds after which the server said that we may come again.
+    `told`: seconds after which the server said that we may come again; `reason`: why nobody was reached.
     """
 
-    def __init__(self, failure: Failure, error: ClientError, told: float | None = None) -> None:
+    def __init__(self, failure: Failure, error: ClientError, told: float | None = None, reason: str = "") -> None:
         super().__init__(str(error))
-        self.failure, self.error, self.told = failure, error, told
+        self.failure, self.error, self.told, self.reason = failure, error, told, reason
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,7 @@ class Courier:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        )
+        self._session = new_session()
         return self
 
     async def __aexit__(
@@ -95,6 +93,10 @@ class Courier:
         said = await self._ask(hdrs.METH_POST, url, parcel.headers, parcel.body, expect=True)
         location = said.headers.get(hdrs.LOCATION)
         if said.status == 307 and location is not None:
+            try:
+                origin(location)
+            except ValueError as error:
+                raise WorkerFailed(f"{url} redirects to {location!r}, which is no server's address") from error
             return location
         if said.status in (200, 307):
             raise WorkerFailed(f"{url} answered {said.status}, but not where to upload to")
@@ -107,8 +109,7 @@ class Courier:
         except Failed as failed:
             if not isinstance(failed.error, Unreachable):
                 raise
-            reason = str(failed.error).rpartition(": ")[2]
-            text = f"no proxy answers at {url} ({reason}); start one with scripts/launch"
+            text = f"no proxy answers at {url} ({failed.reason}); start one with scripts/launch"
             raise Failed(failed.failure, Unreachable(text)) from failed
         if said.status in TELLING or said.status == 404:
             raise _error(url, said)
@@ -137,7 +138,8 @@ class Courier:
                 ) as response:
                     return _Said(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Failed(Failure.NOT_SENT, Unreachable(f"cannot reach {url}: {_reason(error)}")) from error
+            why = reason(error)
+            raise Failed(Failure.NOT_SENT, Unreachable(f"cannot reach {url}: {why}"), reason=why) from error
         except TimeoutError as error:
             text = f"nothing came from {url} for {self._stall_seconds:g} s"
             raise Failed(Failure.TIMEOUT, DeadlineExceeded(text)) from error
@@ -182,6 +184,21 @@ def _error(url: str, said: _Said, refused: type[InputRefused] = InputRefused) ->
     return Failed(TELLING[status], error, told) if status in TELLING else error
 
 
-def _reason(error: Exception) -> str:
-    """`Connection refused`, without the address that aiohttp repeats."""
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+def new_session() -> aiohttp.ClientSession:
+    """Connections without a limit, no cookies, and no time but that for connecting: who asks keeps its own."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+    )
+
+
+def reason(error: Exception) -> str:
+    """`Connection refused`, without the address that aiohttp repeats; may be empty.
+
+    What a resolver or TLS calls errno are numbers of their own, and not the system's.
+    """
+    foreign = isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError))
+    if isinstance(error, OSError) and error.errno in errno.errorcode and not foreign:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,7 +18,7 @@ from typing import Self
 from urllib.parse import quote
 
 import aiohttp
-from aiohttp import ClientTimeout, hdrs
+from aiohttp import hdrs
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -28,7 +27,7 @@ from ...registry.errors import ConfigurationError, WireError
 from ...worker.wire import answer, timing
 from ..addresses import AddressCache
 from ..config import Via
-from ..courier import CONNECT_SECONDS
+from ..courier import new_session, origin, reason
 from ..retry import CLIENT_AGAIN, Failure
 from .tally import BROKEN, CONNECT, NO_PREDICTION, TIMEOUT, WRONG, Reply
 from .uploads import Upload
@@ -82,11 +81,7 @@ class Way:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-        )
+        self._session = new_session()
         return self
 
     async def __aexit__(
@@ -182,6 +177,12 @@ class Way:
         status, headers, body = await self._ask(hdrs.METH_POST, url, upload.headers, upload.body, expect=True)
         location = headers.get(hdrs.LOCATION)
         if status == 307 and location:
+            try:
+                origin(location)
+            except ValueError as error:
+                raise _Failed(
+                    NO_PREDICTION, f"{url} redirects to {location!r}, which is no server's address"
+                ) from error
             return str(location)
         if status in (200, 307):
             raise _Failed(NO_PREDICTION, f"{url} answered {status}, but not where to upload to")
@@ -198,11 +199,11 @@ class Way:
             ) as response:
                 return response.status, response.headers, await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _Failed(CONNECT, f"cannot reach {url.origin()}: {_reason(error)}") from error
+            raise _Failed(CONNECT, f"cannot reach {url.origin()}: {reason(error)}") from error
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):  # ours: the time for one image is over
                 raise
-            raise _Failed(BROKEN, f"{url.origin()} broke the connection: {_reason(error)}") from error
+            raise _Failed(BROKEN, f"{url.origin()} broke the connection: {reason(error)}") from error
 
     def __repr__(self) -> str:
         return f"<Way {self.via} {self.url}>"
@@ -223,8 +224,3 @@ def _served(page: bytes, metrics: bytes) -> dict[str, int]:
     rows = [row for members in json.loads(page)["services"].values() for row in members]
     places = {row["id"]: f"{row['host']}:{row['port']}" for row in rows}
     return {places.get(id, id): int(count) for id, count in FORWARDED.findall(metrics.decode())}
-
-
-def _reason(error: Exception) -> str:
-    """`Connection refused`, without the address that aiohttp repeats."""
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

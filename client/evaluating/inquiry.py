@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, Self
 
 import aiohttp
@@ -12,6 +11,7 @@ from ...registry import lookup
 from ...registry.errors import WireError
 from ...worker.errors import ConfigurationError
 from ..config import Via
+from ..courier import reason
 from .config import EvaluateSettings
 
 ASK_SECONDS = 10.0
@@ -71,6 +71,5 @@ class Inquiry:
             async with self._session.get(url, headers=self._headers, allow_redirects=follow) as response:
                 return response.status, response.headers.get("Location", ""), await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            number = getattr(error, "errno", None)
-            reason = os.strerror(number) if number else str(error) or f"no answer within {ASK_SECONDS:g} s"
-            raise ConfigurationError(f"nobody can be asked at {url}: {reason}") from error
+            why = reason(error) or f"no answer within {ASK_SECONDS:g} s"
+            raise ConfigurationError(f"nobody can be asked at {url}: {why}") from error

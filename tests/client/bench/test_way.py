@@ -136,6 +136,19 @@ async def test_a_proxy_that_does_neither(via: Via) -> None:
         assert (await way.send(upload(), Book())).kind in (NO_PREDICTION, "404")
 
 
+@pytest.mark.parametrize("location", ["/elsewhere", "http://host:port/"])
+async def test_a_redirect_to_no_server(location: str) -> None:
+    async def nowhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 307 Elsewhere\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % location.encode())
+        await writer.drain()
+
+    async with raw_worker(nowhere) as address, way_to(address, "redirect") as way:
+        reply = await way.send(upload(), Book())
+        assert reply.kind == NO_PREDICTION
+        assert f"redirects to {location!r}, which is no server's address" in reply.text
+
+
 async def test_a_dead_worker_is_passed_by_but_its_failure_is_told() -> None:
     """The library would try again, and nobody would know."""
     async with Worker() as worker, proxy_for(dead_address(), worker.address) as proxy:
