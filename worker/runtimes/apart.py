@@ -45,37 +45,48 @@ def asked(request: dict[str, Any], nice: int = TRIAL_NICE) -> Iterator[dict[str,
         end.start()
         try:
             assert process.stdin is not None, "a pipe"
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it is dead already; of what, is said below
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+            cut = False
             for line in answers:
+                if cut := not line.endswith("\n"):  # it died over it
+                    break
                 yield json.loads(line)
-            if code := process.wait():
+            if (code := process.wait()) or cut:
                 said.seek(0)
                 last = said.read().decode(errors="replace").strip().splitlines()[-1:]
                 how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+                if end.after:
+                    how = f"it took longer than {end.after:g} s"
                 yield {"error": f"the process that tried it ended ({how}): {''.join(last)[:200]}"}
         finally:
             end.over.set()
             process.kill()
             process.wait()
             if process.stdin:
-                process.stdin.close()
+                with contextlib.suppress(BrokenPipeError):  # what it did not read is still to be written
+                    process.stdin.close()
 
 
 class _End(threading.Thread):
-    """Kills a process that takes too long; `over`: it has ended by itself."""
+    """Kills a process that takes too long; `over`: it has ended by itself. `after`: seconds, once it was killed."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         super().__init__(name="end", daemon=True)
         self._process = process
         self.over = threading.Event()
+        self.after = 0.0
 
     def run(self) -> None:
+        waited = 0.0
         for _ in range(PATIENCE):
             if self.over.wait(LIMIT_SECONDS):
                 return
+            waited += LIMIT_SECONDS
             if not starved(self._process.pid):
                 break
+        self.after = waited
         self._process.kill()
 
 
