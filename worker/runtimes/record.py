@@ -15,6 +15,7 @@ import platform
 import re
 import shutil
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError
@@ -125,12 +126,35 @@ def used(path: Path) -> None:
         path.touch()
 
 
+def _held(folder: Path, alone: bool = False) -> int | None:
+    """A file descriptor; until it is closed, nobody removes the folder, and if `alone` nobody opens what is in it.
+
+    None: it cannot be had alone, or not be told, as on some networks' disks; -1: there are no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return -1
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except OSError:
+        os.close(place)
+        return None
+    return place
+
+
+def _let_go(place: int | None) -> None:
+    if place is not None and place >= 0:
+        os.close(place)
+
+
 def tidy(folder: Path, now: float) -> list[str]:
     """Removes what was found out about contents that are no more, beside `folder`, which was just written.
 
     Only folders of our own names. A content is no more when its files are gone, or others stand in their place, and nobody
-    has opened it for a day: a worker that still serves it may yet read its files. `now`: seconds since 1970. -> the names
-    that were removed.
+    has opened it for a day, nor has it open now: a worker that still serves it may yet read its files. What has no file, as
+    `keras:NAME`, is never gone. `now`: seconds since 1970. -> the names that were removed.
     """
     mine = [read(path) or {} for path in folder.glob("choice-*.json")]
     places = [entry["source"] for entry in mine if entry.get("source")]
@@ -140,10 +164,16 @@ def tidy(folder: Path, now: float) -> list[str]:
             continue
         files = list(other.glob("choice-*.json"))
         said = [(read(path) or {}).get("source") for path in files]
-        stale = [place and (place in places or not os.path.exists(place["path"])) for place in said]
+        stale = [p and p["path"] and (p in places or not os.path.exists(p["path"])) for p in said]
         if files and all(stale) and max(path.stat().st_mtime for path in files) < now - KEPT_SECONDS:
-            shutil.rmtree(other, ignore_errors=True)
-            gone.append(other.name)
+            try:
+                place = _held(other, alone=True)
+            except OSError:  # somebody was quicker
+                continue
+            if place is not None:
+                shutil.rmtree(other, ignore_errors=True)
+                gone.append(other.name)
+                _let_go(place)
     return gone
 
 
@@ -235,4 +265,11 @@ def open_choice(entry: Mapping[str, Any], folder: Path, source: Source, options:
     options = replace(options, bf16=entry["bf16"], chunk=entry.get("chunk", 0))
     if entry["files"] is None:
         return open_source(entry["runtime"], source, options)
-    return open_converted(entry["runtime"], converted_from(entry, folder, source), options)
+    place = _held(folder)  # engines open files late as well: for a further thread, or for all cores
+    try:
+        opened = open_converted(entry["runtime"], converted_from(entry, folder, source), options)
+    except BaseException:
+        _let_go(place)
+        raise
+    weakref.finalize(opened, _let_go, place)
+    return opened

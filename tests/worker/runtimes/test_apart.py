@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -201,6 +202,34 @@ def test_and_nothing_else_is(tmp_path: Path) -> None:
     os.utime(kept[-1] / "choice-0.json", (0, 0))
     assert record.tidy(now, time.time()) == []
     assert all(folder.exists() for folder in kept)
+
+
+def test_what_has_no_file_is_not_gone(tmp_path: Path) -> None:
+    """Of Keras's applications: each is known by its name, and all of them lie nowhere."""
+    now = known(tmp_path / HASHES[0], "", 0)
+    other = known(tmp_path / HASHES[1], "", 9 * DAY)
+    assert record.tidy(now, time.time()) == []
+    assert other.exists()
+
+
+def test_what_is_served_stays_however_long(tmp_path: Path) -> None:
+    """An engine may open its files late."""
+    pytest.importorskip("onnxruntime")
+    path, other = Path(makers.onnx_file(tmp_path, "shares", 0)), tmp_path / HASHES[1]
+    source, options = find_source(str(path), WorkerSettings()), Options(2)
+    now = known(tmp_path / HASHES[0], path, 0)
+    known(other, path, 9 * DAY)
+    shutil.copy(path, other / "its.onnx")
+    direct = record.open_choice(
+        {"runtime": "onnx", "files": None, "bf16": False, "variant": ""}, other, source, options
+    )
+    files = dict.fromkeys(direct.signatures, "its.onnx")
+    entry = {**record.described(direct), "runtime": "onnx", "files": files, "bf16": False, "variant": ""}
+    opened = record.open_choice(entry, other, source, options)
+    assert record.tidy(now, time.time()) == []
+    assert (other / "its.onnx").exists()
+    del opened
+    assert record.tidy(now, time.time()) == [other.name]
 
 
 def test_a_new_choice_tidies_up_and_an_old_one_is_used(tmp_path: Path) -> None:
