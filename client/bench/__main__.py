@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ...registry.errors import ConfigurationError
@@ -96,23 +98,43 @@ async def _measured(settings: LoadSettings, stop: asyncio.Event) -> int:
 
 
 def _written(settings: LoadSettings, result: Result) -> bool:
-    """To standard output and to the files that are wished for; False if one of them cannot be written."""
+    """To the files that are wished for, and to standard output; False if one of the files cannot be written.
+
+    Files first, so that a reader who hangs up does not cost them.
+    """
     from . import report
 
-    print(report.text(result), end="", flush=True)
+    written = True
+    for file, write in _files(settings, result).items():
+        try:
+            write(file)
+        except OSError as error:
+            print(f"fairway: {file} cannot be written: {error.strerror or error}", file=sys.stderr)
+            written = False
     try:
-        if settings.json:
-            settings.json.write_text(json.dumps(report.document(settings, result), indent=1) + "\n", "utf-8")
-        if settings.csv:
-            settings.csv.write_text(report.table(result), "utf-8", newline="")
-        if settings.plot:
-            from .plot import draw
+        print(report.text(result), end="", flush=True)
+    except BrokenPipeError:  # `fairway bench load ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return written
 
-            draw(result.levels, settings.plot)
-    except OSError as error:
-        print(f"fairway: {error.filename}: {error.strerror}", file=sys.stderr)
-        return False
-    return True
+
+def _files(settings: LoadSettings, result: Result) -> dict[Path, Callable[[Path], object]]:
+    """What is to be written where."""
+    from . import report
+
+    def draw(path: Path) -> None:
+        from . import plot
+
+        plot.draw(result.levels, path)
+
+    found: dict[Path | None, Callable[[Path], object]] = {
+        settings.json: lambda path: path.write_text(
+            json.dumps(report.document(settings, result), indent=1) + "\n", "utf-8"
+        ),
+        settings.csv: lambda path: path.write_text(report.table(result), "utf-8", newline=""),
+        settings.plot: draw,
+    }
+    return {file: write for file, write in found.items() if file}
 
 
 if __name__ == "__main__":

@@ -178,6 +178,26 @@ async def test_interrupted_what_was_measured_is_kept(served: tuple[Door, list[Wo
     assert line
     assert int(line[2]) >= 10
     assert "ended before its time: interrupted" in out
+    assert "\nerrors\n" not in out  # what was under way is nobody's fault
+
+
+async def test_what_can_be_written_is_whatever_cannot(photos: Path, tmp_path: Path) -> None:
+    """A full disk for the one, a reader who hung up for the other."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    async with stage.Worker() as worker:
+        process = await asyncio.create_subprocess_exec(
+            *(*FAIRWAY, "bench", "load", f"--url={worker.address}", "--via=forward", f"--images={photos}"),
+            *("--concurrency=1", *SHORT, "--json=/dev/full", f"--csv={tmp_path / 'load.csv'}"),
+            stdout=writer,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        )
+        os.close(writer)
+        _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert err == b"fairway: /dev/full cannot be written: No space left on device\n"
+    assert process.returncode == 1
+    assert len((tmp_path / "load.csv").read_text().splitlines()) == 2
 
 
 async def test_pictures_that_are_refused_are_named_and_set_aside(photos: Path) -> None:
