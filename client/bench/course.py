@@ -152,10 +152,10 @@ class Course:
             work = asyncio.create_task(open_loop(way, due, uploads, tally, settings.max_in_flight))
         watch = asyncio.create_task(self._watch(tally, work))
         if await self._interrupted(work, stopping):
-            tally.cut(monotonic())
+            tally.cut(monotonic(), wanted=True)
         elif work.cancelled():
             tally.cut(monotonic())
-            self.result.ended = f"nobody answers any more at {way.url}: {next(reversed(tally.examples.values()), '')}"
+            self.result.ended = f"nobody answers any more at {way.url}: {tally.failure}"
         else:
             work.result()
         await watch

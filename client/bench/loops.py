@@ -8,12 +8,13 @@ from itertools import cycle
 from time import monotonic
 
 from .alarm import Alarm
-from .tally import NO_PREDICTION, NOT_SENT, TIMEOUT, WRONG, Reply, Tally
+from .tally import CUT_OFF, NO_PREDICTION, NOT_SENT, TIMEOUT, WRONG, Reply, Tally
 from .uploads import Upload
 from .way import Book, Way
 
 AGAIN_SECONDS = 0.1  # a client who was turned away waits for so long: else it would be its own speed that is counted
 PATIENT = frozenset((TIMEOUT, WRONG, NO_PREDICTION))  # these took their time
+ENDED = Reply(CUT_OFF, "no answer until the end")
 BOOKS = 32  # clients among whom the open loop's requests go round, each with its own addresses
 
 
@@ -23,7 +24,11 @@ async def closed_loop(way: Way, clients: int, uploads: Iterator[Upload], tally: 
     async def client() -> None:
         book = Book()
         while (due := monotonic()) < tally.end:
-            reply = await way.send(next(uploads), book)
+            try:
+                reply = await way.send(next(uploads), book)
+            except asyncio.CancelledError:
+                tally.record(due, due, monotonic(), ENDED)
+                raise
             tally.record(due, due, monotonic(), reply)
             if reply.kind and reply.kind not in PATIENT:
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -44,7 +49,11 @@ async def open_loop(way: Way, due: Iterable[float], uploads: Iterator[Upload], t
 
     async def one(at: float) -> None:
         begun = monotonic()
-        reply = await way.send(next(uploads), next(books))
+        try:
+            reply = await way.send(next(uploads), next(books))
+        except asyncio.CancelledError:
+            tally.record(at, begun, monotonic(), ENDED)
+            raise
         tally.record(at, begun, monotonic(), reply)
 
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .config import LoadSettings
 from .course import Level, Result
-from .tally import PARTS, PERCENTILES, TIMEOUT, Figures
+from .tally import NOT_SENT, PARTS, PERCENTILES, WAITED, Figures
 
 LATENCIES = (*PERCENTILES, "max")
 OWN_LIMIT = 0.9  # of a core: above it, it is this program that is measured
@@ -78,8 +78,12 @@ def _errors(rows: Sequence[tuple[Level, Figures]]) -> str:
             lines.append([level.way.name, str(level.demand), str(count), kind, example])
     if not lines:
         return ""
-    late = any(line[3] == TIMEOUT for line in lines)
-    remark = "\nwhat timed out is in the percentiles, with the time it waited" if late else ""
+    kinds = {line[3] for line in lines}
+    remark = ""
+    if late := [kind for kind in sorted(WAITED) if kind in kinds]:
+        remark += f"\n{' and '.join(late)}: in the percentiles, with the time it waited"
+    if NOT_SENT in kinds:
+        remark += f"\n{NOT_SENT}: not in the percentiles, which would be worse"
     return "errors\n" + _aligned(lines, left=2, texts=(3, 4)) + remark
 
 
@@ -100,6 +104,8 @@ def _shares(counts: dict[str, int]) -> str:
 
 def _remarks(result: Result, rows: Sequence[tuple[Level, Figures]]) -> Iterable[str]:
     yield from warnings(result, rows)
+    if cut_off := sum(found.cut_off for _, found in rows):
+        yield f"cut off: {cut_off} under way at the interruption; in the percentiles, with the time they had waited"
     if result.set_aside:
         names = list(result.set_aside)
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
@@ -182,6 +188,7 @@ def _level(level: Level, found: Figures) -> dict[str, Any]:
         "seconds": _rounded(found.seconds),
         "sent": found.sent,
         "answered": found.answered,
+        "cut_off": found.cut_off,
         "rate": _rounded(found.rate),
         "megabytes_per_second": _rounded(found.bytes_per_second / 1e6),
         "latency_ms": {name: _rounded(seconds * 1000) for name, seconds in found.latency.items()},
@@ -198,8 +205,8 @@ def _level(level: Level, found: Figures) -> dict[str, Any]:
 
 
 COLUMNS = (
-    "way", "url", "via", "loop", "clients", "rate_asked", "stable", "seconds", "sent", "answered", "failed", "rate",
-    "megabytes_per_second", "mean_ms", *(f"{name}_ms" for name in LATENCIES),
+    "way", "url", "via", "loop", "clients", "rate_asked", "stable", "seconds", "sent", "answered", "cut_off", "failed",
+    "rate", "megabytes_per_second", "mean_ms", *(f"{name}_ms" for name in LATENCIES),
     *(f"{part}_{what}_ms" for part in PARTS for what in ("mean", "p99")), "client_cpu", "errors", "workers",
 )  # fmt: skip
 

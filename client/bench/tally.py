@@ -1,11 +1,12 @@
 """What became of the requests of one window, counted into HDR histograms. Sans-io.
 
 A request belongs to the window in which it was *due*, whenever its answer comes: its latency is the time from then. So a
-server that stalls is charged with every request that was due meanwhile, sent or not (Gil Tene's "coordinated omission").
+server that stalls is charged with every request that was sent meanwhile, however late (Gil Tene's "coordinated omission").
 The throughput of a window is what was answered within it, whenever it was due: a warm-up runs over into its window, so that
 the one makes up for the other.
 
-A request that ran out of time is part of the percentiles, with the time it waited; other failures are quick, and are not.
+A request that ran out of time, or was cut off, is part of the percentiles, with the time it waited; other failures are
+quick, and are not. Nor is what was never sent, because too many were under way: it is counted, and the report says so.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9
 # Kinds of errors; the others are HTTP statuses.
 TIMEOUT, NOT_SENT, CONNECT, BROKEN = "timeout", "not sent", "connect", "broken"
 WRONG, NO_PREDICTION = "wrong answer", "no prediction"
-BUSY = frozenset(("", "429", TIMEOUT, NOT_SENT, WRONG))  # somebody is there, whatever he does
+CUT_OFF = "cut off"  # under way when the window was ended before its time
+WAITED = frozenset((TIMEOUT, CUT_OFF))  # they would have taken longer still
+BUSY = frozenset(("", "429", TIMEOUT, CUT_OFF, WRONG))  # somebody is there, whatever he does
 EXAMPLES = 200  # characters of what an error said
 HELD = 200_000  # requests that may wait for the window's end to be put into the histograms: it takes 50 µs each
 LONGEST = 3600.0  # seconds that can be told
@@ -59,6 +62,7 @@ class Tally:
     def __init__(self, begin: float, end: float) -> None:
         self.begin, self.end = begin, end
         self.sent = self.answered = self.completed = 0
+        self.cut_off = 0  # under way when the user had seen enough: no errors
         self.bytes = 0  # of uploads that were answered within the window
         self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -67,6 +71,7 @@ class Tally:
         self.client_cpu = 0.0  # seconds of processor time that this program spent in the window
         self.lately: list[float] = []  # latencies since somebody looked
         self.failures = 0  # in a row that look as if nobody were there
+        self.failure = ""  # what the last of these said
         self.heard = 0  # answers, whenever they were due
         self._latency = HdrHistogram(1, int(LONGEST * 1e6), 3)
         self._parts = {part: HdrHistogram(1, int(LONGEST * 1e6), 2) for part in PARTS}
@@ -77,7 +82,11 @@ class Tally:
     def record(self, due: float, begun: float, ended: float, reply: Reply) -> None:
         """A request that was to be sent at `due`, was sent at `begun`, and was over at `ended`."""
         kind = reply.kind
-        self.failures = 0 if kind in BUSY else self.failures + 1
+        if kind in BUSY:
+            self.failures = 0
+        elif kind != NOT_SENT:  # which says nothing of whether somebody is there
+            self.failures += 1
+            self.failure = reply.text[:EXAMPLES]
         if kind:
             self.examples.setdefault(kind, reply.text[:EXAMPLES])
         else:
@@ -91,7 +100,7 @@ class Tally:
             self.sent += 1
         if kind:
             self.errors[kind] += 1
-            if kind != TIMEOUT:
+            if kind not in WAITED:
                 return
         else:
             self.answered += 1
@@ -122,9 +131,12 @@ class Tally:
             if part in named:
                 self._put(part, named[part])
 
-    def cut(self, now: float) -> None:
-        """The window ends here: somebody wants to go, or nobody answers."""
+    def cut(self, now: float, wanted: bool = False) -> None:
+        """The window ends here: nobody answers, or it is `wanted`, and then nobody's fault what was under way."""
         self.end = max(min(self.end, now), self.begin)
+        if wanted:
+            self.cut_off += self.errors.pop(CUT_OFF, 0)
+            self.examples.pop(CUT_OFF, None)
 
     @property
     def seconds(self) -> float:
@@ -148,7 +160,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Takes in what another window has counted; `figures` is how it is asked for."""
-        for name in ("sent", "answered", "completed", "bytes", "client_cpu"):
+        for name in ("sent", "answered", "completed", "cut_off", "bytes", "client_cpu"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for mine, theirs in (
             (self.errors, other.errors),
@@ -183,6 +195,7 @@ class Tally:
             seconds=self.seconds,
             sent=self.sent,
             answered=self.answered,
+            cut_off=self.cut_off,
             rate=self.rate,
             bytes_per_second=self.bytes / self.seconds if self.seconds > 0 else 0.0,
             latency=latency,
@@ -202,7 +215,8 @@ class Tally:
 class Figures:
     """One window's, or several together. Times in seconds.
 
-    `latency`: mean, the PERCENTILES' and max, of those that were answered or ran out of time; empty if there is none.
+    `latency`: mean, the PERCENTILES' and max, of those that were answered, ran out of time or were cut off; empty if there
+    is none. `cut_off`: those the user cut off, which are no errors.
     `parts`: mean and 99th percentile of PARTS, of answers that say how long they took. `histogram`: all latencies in
     microseconds, in HdrHistogram's compressed form, version 2, as base64.
     """
@@ -210,6 +224,7 @@ class Figures:
     seconds: float
     sent: int
     answered: int
+    cut_off: int
     rate: float  # answers a second
     bytes_per_second: float  # of uploads
     latency: Mapping[str, float]

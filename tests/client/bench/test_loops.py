@@ -10,7 +10,7 @@ import pytest
 
 from fairway.client.bench.arrivals import poisson
 from fairway.client.bench.loops import closed_loop, open_loop
-from fairway.client.bench.tally import CONNECT, NOT_SENT, PERCENTILES, Tally
+from fairway.client.bench.tally import CONNECT, CUT_OFF, NOT_SENT, PERCENTILES, Tally
 from fairway.client.bench.uploads import turns
 
 from ...proxy.stage import Worker, dead_address
@@ -110,5 +110,6 @@ async def test_given_up_it_leaves_nobody_behind(loop: str) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
+        assert tally.figures().errors == {CUT_OFF: 2}
         ours = {t for t in asyncio.all_tasks() - before if "loops" in repr(t.get_coro())}
         assert not ours

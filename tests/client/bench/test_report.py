@@ -13,7 +13,7 @@ from fairway.client.bench.config import LoadSettings
 from fairway.client.bench.course import Level, Result
 from fairway.client.bench.demand import Demand
 from fairway.client.bench.plot import draw
-from fairway.client.bench.tally import TIMEOUT, Reply, Tally
+from fairway.client.bench.tally import CUT_OFF, NOT_SENT, TIMEOUT, Reply, Tally
 from fairway.client.bench.way import Way
 
 WAYS = (Way("127.0.0.1:1", "address", 1.0), Way("127.0.0.1:1", "forward", 1.0))
@@ -66,7 +66,19 @@ def test_errors_with_what_was_said(result: Result) -> None:
     assert (
         "address  1 client  3  429      http://w answered 429: full\naddress  1 client  1  timeout  no answer\n" in text
     )
-    assert "what timed out is in the percentiles" in text
+    assert "timeout: in the percentiles, with the time it waited\n" in text
+    assert "not in the percentiles" not in text
+    tally.record(1.0, 1.0, 1.0, Reply(NOT_SENT, "1 in flight"))
+    assert "not sent: not in the percentiles, which would be worse" in report.text(result)
+
+
+def test_what_the_user_cut_off_is_said_and_is_no_error(result: Result) -> None:
+    tally = result.levels[0].windows[0]
+    tally.record(1.0, 1.0, 2.5, Reply(CUT_OFF, "no answer"))
+    tally.cut(5.0, wanted=True)
+    text = report.text(result)
+    assert "cut off: 1 under way at the interruption" in text
+    assert "errors\n" not in text
 
 
 def test_who_answered(result: Result) -> None:

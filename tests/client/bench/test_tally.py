@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.client.bench import tally as module
-from fairway.client.bench.tally import BUSY, NOT_SENT, PERCENTILES, TIMEOUT, Reply, Tally, figures
+from fairway.client.bench.tally import BUSY, CUT_OFF, NOT_SENT, PERCENTILES, TIMEOUT, Reply, Tally, figures
 
 OK = Reply(size=1000)
 latencies = st.lists(st.floats(0.0001, 60.0), min_size=1, max_size=300)
@@ -122,6 +122,27 @@ def test_nobody_there_is_counted_in_a_row() -> None:
         tally.failures = 3
         tally.record(1.0, 1.0, 1.0, Reply(kind))
         assert tally.failures == 0
+
+
+def test_what_was_not_sent_says_nothing_of_who_is_there() -> None:
+    """A host that drops packets: connecting takes its time, meanwhile more are due than may be under way."""
+    tally = Tally(0.0, 10.0)
+    for number in range(5):
+        tally.record(1.0, 1.0, 3.0, Reply("connect", f"cannot reach {number}"))
+        tally.record(1.0, 1.0, 1.0, Reply(NOT_SENT, "1 in flight"))
+    assert (tally.failures, tally.failure) == (5, "cannot reach 4")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_was_cut_off_has_waited_and_is_an_error_unless_it_was_wanted(wanted: bool) -> None:
+    tally = Tally(0.0, 10.0)
+    tally.record(1.0, 1.0, 1.01, OK)
+    tally.record(1.0, 1.0, 5.0, Reply(CUT_OFF, "no answer"))
+    tally.cut(5.0, wanted)
+    found = figures([tally])
+    assert (found.sent, found.answered) == (2, 1)
+    assert found.latency["max"] == pytest.approx(4.0)
+    assert (found.cut_off, found.errors) == ((1, {}) if wanted else (0, {CUT_OFF: 1}))
 
 
 def test_cut_short() -> None:
