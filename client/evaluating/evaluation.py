@@ -161,7 +161,7 @@ async def evaluate(
     """All of them, in order, unless `stop` is set or there is nobody left to ask; `heard` is told of each.
 
     The first one is asked twice: once before, unmeasured, so that connections are open and a model that is none is an
-    error at once. Raises ConfigurationError for that.
+    error at once. Raises ConfigurationError for that; one that comes later ends it, and is told in `stopped`.
     """
     stop = stop or asyncio.Event()
     probe, stopping = asyncio.create_task(_probe(examples, endpoint, naming)), asyncio.create_task(stop.wait())
@@ -190,20 +190,24 @@ class _Course:
         self._evaluation = Evaluation(labels)
         self._found: dict[int, Outcome] = {}
         self._next = self._gone = 0
+        self._nobody: Exception | None = None  # the last who found nobody
 
     async def run(self, concurrency: int) -> Evaluation:
         evaluation, began = self._evaluation, time.perf_counter()
         workers = [asyncio.create_task(self._work()) for _ in range(min(concurrency, len(self._examples)))]
         stopping = asyncio.create_task(self._stop.wait())
-        working = set(workers)
+        working, stopped = set(workers), ""
         try:
-            while working and not stopping.done():
+            while working and not stopping.done() and not stopped:
                 done, _ = await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 for task in done & working:
-                    task.result()  # a ConfigurationError, if it has one
+                    try:
+                        task.result()
+                    except ConfigurationError as error:  # e.g. another model serves by now; what was measured stands
+                        stopped = str(error)
                 working -= done
-            if working:
-                evaluation.stopped = "interrupted"
+            if working and not stopped:
+                stopped = "interrupted"
         finally:
             for task in (stopping, *workers):
                 task.cancel()
@@ -211,6 +215,8 @@ class _Course:
         evaluation.seconds = time.perf_counter() - began
         evaluation.outcomes = [self._found[index] for index in sorted(self._found)]
         evaluation.missing = len(self._examples) - len(self._found)
+        if evaluation.missing:
+            evaluation.stopped = stopped or f"{GIVE_UP} in a row found nobody: {self._nobody}"
         answered = [outcome.prediction for outcome in evaluation.answered if outcome.prediction is not None]
         evaluation.few = bool(answered) and max(map(len, answered)) < TOP
         return evaluation
@@ -221,9 +227,10 @@ class _Course:
             self._next += 1
             outcome = await ask(self._examples[index], self._endpoint, self._naming)
             self._found[index] = outcome
-            self._gone = self._gone + 1 if _nobody(outcome.error) else 0
-            if self._gone == GIVE_UP and self._next < len(self._examples):
-                self._evaluation.stopped = f"{GIVE_UP} in a row found nobody: {outcome.error}"
+            if _nobody(outcome.error):
+                self._gone, self._nobody = self._gone + 1, outcome.error
+            else:
+                self._gone = 0
             self._heard(outcome)
 
 
@@ -243,8 +250,9 @@ async def ask(example: Example, endpoint: Endpoint, naming: Naming) -> Outcome:
 
 
 def _nobody(error: Exception | None) -> bool:
-    """Whether it says that there is nobody to ask, and nothing of the example."""
-    return isinstance(error, (NoWorker, DeadlineExceeded)) or isinstance(getattr(error, "__cause__", None), Failed)
+    """Whether it says that there is nobody to ask, and nothing of the example. Who is busy is there."""
+    gone = isinstance(error, (NoWorker, DeadlineExceeded)) or isinstance(getattr(error, "__cause__", None), Failed)
+    return gone and not isinstance(error, Busy)
 
 
 async def _probe(examples: Sequence[Example], endpoint: Endpoint, naming: Naming) -> None:

@@ -97,7 +97,7 @@ def examples(outcomes: Sequence[Outcome]) -> str:
 
 
 def as_json(evaluation: Evaluation, asked: dict[str, Any]) -> dict[str, Any]:
-    """`asked`: what was measured, and of whom."""
+    """`asked`: what was measured, and of whom. `latency_ms` is of those answered."""
     report = evaluation.report()
     low, high = wilson(report.correct, report.total)
     answered = evaluation.answered
@@ -161,9 +161,10 @@ def _headline(evaluation: Evaluation, report: Report) -> list[str]:
 
 def _latencies(evaluation: Evaluation) -> str:
     found = percentiles([one.milliseconds for one in evaluation.answered])
-    rate = len(evaluation.outcomes) / evaluation.seconds if evaluation.seconds else 0.0
+    rate = len(evaluation.answered) / evaluation.seconds if evaluation.seconds else 0.0
     said = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
-    return f"latency   {said} ms\nspeed     {rate:.1f} examples/s, {evaluation.seconds:.1f} s in all"
+    of = f", of the {len(evaluation.answered)} answered" if evaluation.failed else ""
+    return f"latency   {said} ms{of}\nspeed     {rate:.1f} answers/s, {evaluation.seconds:.1f} s in all"
 
 
 def _percent(value: float | None) -> str:

@@ -114,6 +114,23 @@ def test_a_server_that_dies_leaves_what_was_measured(
     assert re.search(r"^47 of 60 are missing: 3 in a row found nobody", said, re.MULTILINE)
     assert sum(facts["errors"].values()) == 3
     assert all(f" of 13: {kind}" in said for kind in facts["errors"])
+    assert re.search(r"^latency .* ms, of the 10 answered$", said, re.MULTILINE)
+    assert re.search(rf"^speed +{10 / facts['seconds']:.1f} answers/s, ", said, re.MULTILINE)
+
+
+def test_another_model_in_the_middle_leaves_what_was_measured(
+    server: StandIn, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = server.scores
+    server.answering = lambda number: setattr(
+        server, "scores", scores if number < 12 else lambda rows: np.ones((len(rows), 7))
+    )
+    to = tmp_path / "found.json"
+    assert evaluate(["--data", data, "--url", server.url, "--n=60", f"--json={to}"]) == 1
+    facts = json.loads(to.read_text("utf-8"))
+    assert (facts["answered"], facts["failed"], facts["missing"]) == (10, 0, 50)
+    assert facts["stopped"].startswith("the endpoint has 7 classes, the data 10")
+    assert "50 of 60 are missing: the endpoint has 7 classes" in capsys.readouterr().out
 
 
 def test_interrupted_it_says_what_it_has(server: StandIn, data: str, tmp_path: Path) -> None:
