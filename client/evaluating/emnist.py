@@ -65,6 +65,8 @@ def eval_serving_performance(
     Raises ConfigurationError for arguments or files that will not do, ClientError's children if an answer does not come.
     """
     _no_graphpipe(use_graphpipe)
+    if n_examples < 1:
+        raise ConfigurationError(f"n_examples {n_examples}: at least 1")
     data = load_emnist(emnist_folder_path, dataset)
     chosen = sample(data, n_examples, seed)
     if len(chosen) < n_examples:
@@ -232,7 +234,7 @@ def _called(heard: Heard, data: Pixels) -> str:
         assert prediction is not None
         return prediction.label
     count = heard.scores.shape[1]
-    names = emnist_names(data.of, max(count - 1, len(data.classes) - 1))
+    names = emnist_names(Path(data.of).name, max(count - 1, len(data.classes) - 1))
     best = int(heard.scores[0].argmax())
     return names[best] if best < len(names) else str(best)
 

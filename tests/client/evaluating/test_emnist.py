@@ -11,7 +11,8 @@ import pytest
 
 from fairway.client import errors
 from fairway.client.evaluating import eval_serving_performance, eval_throughput
-from fairway.client.evaluating.emnist import load_emnist
+from fairway.client.evaluating.emnist import _called, load_emnist
+from fairway.client.evaluating.forms import Heard
 from fairway.worker.dataset import idx
 from fairway.worker.errors import ConfigurationError
 
@@ -103,6 +104,18 @@ def test_what_will_not_do(server: StandIn, folder: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no address"):
         eval_serving_performance(3, 0, "ftp://127.0.0.1", emnist_folder_path=folder)
     assert not server.asked
+
+
+def test_the_alphabet_is_of_the_file_and_not_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    a_set(tmp_path / "letters", "t10k-", 5)
+    data = load_emnist(str(tmp_path / "letters"))
+    assert _called(Heard(np.eye(10)[[7]]), data) == "7"
+
+
+def test_of_no_examples_there_is_no_accuracy(server: StandIn, folder: str) -> None:
+    with pytest.raises(ConfigurationError, match="n_examples 0: at least 1"):
+        eval_serving_performance(0, 0, server.url, emnist_folder_path=folder)
 
 
 def test_a_server_that_dies_is_an_error(server: StandIn, folder: str) -> None:
