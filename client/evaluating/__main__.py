@@ -36,11 +36,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         settings = read_options(EvaluateSettings, given)
         for path in (settings.picture, settings.confusion, settings.json):
             _writable(path)  # known before an hour of measuring, and not after it
-        work = asyncio.create_task(_evaluate(settings, stop))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        return await work
+        return await _evaluate(settings, stop)
 
     try:
         return run(main, verbose=False)

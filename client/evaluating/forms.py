@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import orjson
@@ -99,7 +100,7 @@ class Npy(Form):
     """.npy files both ways, to our workers' predict; a picture goes as it is."""
 
     def __init__(self, signature: str = "") -> None:
-        self.query = f"?signature_name={signature}" if signature else ""
+        self.query = f"?signature_name={quote(signature, safe='')}" if signature else ""
 
     def of_pixels(self, batch: NDArray[Any]) -> Letter:
         return Letter(b"".join(npy.encode(batch)), {"Content-Type": npy.CONTENT_TYPE, "Accept": npy.CONTENT_TYPE})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import zlib
@@ -184,12 +183,7 @@ def emnist_names(file: str, most: int) -> tuple[str, ...]:
 
 
 def _photos(folder: Path, part: str) -> Photos:
-    try:
-        photos = read_folder(folder)
-    except (KeyError, csv.Error, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{folder}: its LISTING.tsv cannot be read: {error!r}; needs path and split"
-        ) from error
+    photos = read_folder(folder)
     if not photos:
         raise ConfigurationError(f"{folder}: no pictures in it; expected one sub-folder a class, with pictures in them")
     classes = tuple(sorted({photo.label for photo in photos}))
