@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+from ...worker.accuracy.picture import new_figure
 
 if TYPE_CHECKING:
     from .course import Level
@@ -21,8 +21,7 @@ def draw(levels: Sequence[Level], file: Path) -> None:
     """A line for each way, loop and percentile. Closed loop: filled discs, the numbers of clients beside them; open loop:
     empty triangles. Raises OSError.
     """
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 5.5)
     axes = figure.add_subplot()
     ways = list(dict.fromkeys(level.way.name for level in levels))
     for place, name in enumerate(ways):

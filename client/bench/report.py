@@ -17,6 +17,7 @@ from .tally import NOT_SENT, PARTS, PERCENTILES, WAITED, Figures
 LATENCIES = (*PERCENTILES, "max")
 OWN_LIMIT = 0.9  # of a core: above it, it is this program that is measured
 LATE, LATE_SECONDS = 0.1, 0.001  # of the mean latency, and at all: above both, this machine is part of what is measured
+ENOUGH = {"p99.9": 1000}  # answers; of fewer it is their maximum by another name
 NAMES_SHOWN = 5  # of pictures that were set aside
 NOTES = {
     "closed": "clients: each waits for its answer, so a server that stalls is asked less meanwhile (closed loop)",
@@ -51,12 +52,16 @@ def _levels(rows: Sequence[tuple[Level, Figures]]) -> str:
     for level, found in rows:
         line = [level.way.name, str(level.demand), str(found.sent), str(found.answered)]
         line += [f"{found.rate:.1f}", f"{found.bytes_per_second / 1e6:.2f}"]
-        line += [_milliseconds(found.latency[name]) if found.latency else "-" for name in LATENCIES]
+        line += [_milliseconds(found.latency[name]) if _known(name, found) else "-" for name in LATENCIES]
         line += [str(found.failed), f"{found.client_cpu:.0%}"]
         line += [f"{'yes' if level.stable else 'no'}, of {len(level.windows)}"] if judged else []
         lines.append(line)
     loops = dict.fromkeys(level.demand.loop for level, _ in rows)
     return "\n".join((_aligned(lines, left=2), "", *(NOTES[loop] for loop in loops)))
+
+
+def _known(name: str, found: Figures) -> bool:
+    return bool(found.latency) and found.answered >= ENOUGH.get(name, 0)
 
 
 def _parts(rows: Sequence[tuple[Level, Figures]]) -> str:

@@ -46,9 +46,15 @@ def test_columns_stand_under_each_other(result: Result) -> None:
         assert len(lines) == 7
         assert len({len(line) for line in lines}) == 1  # numbers end at the right
     words = " ".join(first.splitlines()[1].split())
-    assert words == "address 1 client 200 200 20.0 1.00 10.0 10.0 10.0 10.0 10.0 10.0 0 10%"
+    assert words == "address 1 client 200 200 20.0 1.00 10.0 10.0 10.0 10.0 - 10.0 0 10%"
     words = " ".join(parts.splitlines()[1].split())
     assert words.endswith("client 0.00 (0.00) 3.50 (3.50) - 1.00 (1.00) 2.00 (2.01) 3.00 (3.01) 0.50 (0.50)")
+
+
+@pytest.mark.parametrize(("answers", "shown"), [(999, "-"), (1000, "10.0")])
+def test_one_of_a_thousand_is_told_of_a_thousand(answers: int, shown: str) -> None:
+    line = report.text(Result(0.0, [level(WAYS[0], Demand("closed", 1), answers, 0.01)])).splitlines()[1]
+    assert line.split()[-4:] == [shown, "10.0", "0", "10%"]
 
 
 def test_both_loops_are_explained_only_where_they_are(result: Result) -> None:
