@@ -199,6 +199,6 @@ def reason(error: Exception) -> str:
     What a resolver or TLS calls errno are numbers of their own, and not the system's.
     """
     foreign = isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError))
-    if isinstance(error, OSError) and error.errno in errno.errorcode and not foreign:
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode and not foreign:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error)

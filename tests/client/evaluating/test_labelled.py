@@ -88,7 +88,7 @@ def test_a_folder_of_photos_and_its_parts(tmp_path: Path) -> None:
         read_labelled(str(tmp_path), "test")
     (tmp_path / "LISTING.tsv").write_text("file,part\n", "utf-8")
     (tmp_path / "LISTING.tsv").write_text("file\tpart\na\tb\n", "utf-8")
-    with pytest.raises(ConfigurationError, match="names no column .path.; path and split are needed"):
+    with pytest.raises(ConfigurationError, match=r"names no column .path.; path and split are needed"):
         read_labelled(str(tmp_path))
 
 
