@@ -148,6 +148,14 @@ def test_scores_become_as_sure_as_they_are_right() -> None:
     np.testing.assert_allclose(head.folded(2.0)[0] * 2, head.folded()[0], rtol=1e-6)
 
 
+def test_of_photos_that_are_all_right_scores_are_not_certain() -> None:
+    truth = np.arange(60) % 3
+    logits: Array = np.eye(3, dtype=np.float32)[truth] * np.float32(4)
+    temperature = calibrating(logits, truth)
+    assert 0.5 < temperature < 2
+    assert softmax(logits / np.float32(temperature)).max() == pytest.approx(61 / 63, abs=0.005)
+
+
 def test_scores_targets_and_numbers() -> None:
     np.testing.assert_allclose(softmax(np.array([[1000, 1000], [0, -1000]], np.float32)), [[0.5, 0.5], [1.0, 0.0]])
     np.testing.assert_allclose(smoothed(np.array([1]), 4, 0.2), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
