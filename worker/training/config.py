@@ -68,6 +68,8 @@ class RetrainSettings:
         for name in ("train_batch_size", "eval_step_interval"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"--{name.replace('_', '-')}: at least 1 is needed")
+        if self.fine_tune and self.fine_tune_epochs < 1:
+            raise ConfigurationError("--fine-tune-epochs: at least 1 is needed")
         if self.random_crop >= 100 or self.random_brightness > 100:
             raise ConfigurationError("--random-crop is below 100 percent, and --random-brightness at most 100")
         if self.output_labels and not self.output_graph:
@@ -94,6 +96,6 @@ def limit(text: str, flag: str) -> int | None:
         number = int(text)
     except ValueError as error:
         raise ConfigurationError(f"{flag}: {text!r} is not a whole number") from error
-    if number < ALL:
+    if number < 1 and number != ALL:
         raise ConfigurationError(f"{flag}: {number} will not do: a number of photos is needed, or -1 for all")
-    return number if number > 0 else None
+    return None if number == ALL else number
