@@ -213,7 +213,7 @@ def _judge(
 def _view(
     photo: Photo, spec: InputSpec, distortion: Distortion | None, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    picture = image.decode(photo.path.read_bytes())
+    picture = image.decode(photo.path.read_bytes(), reduced_for=spec if spec.reduced else None)
     if distortion:
         return distortion.view(picture, spec, rng)
     return image.to_array(picture, spec)
