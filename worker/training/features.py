@@ -90,7 +90,10 @@ def compute(
 
     def decode(key: bytes) -> list[NDArray[np.float32]]:
         photo, missing = wanted[key]
-        picture = image.decode(photo.path.read_bytes(), reduced_for=spec if spec.reduced else None)
+        data = photo.path.read_bytes()
+        if hashlib.sha256(data).digest() != key:
+            raise OSError("changed while it was read")
+        picture = image.decode(data, reduced_for=spec if spec.reduced else None)
         return [render(picture, key, view) for view in missing]
 
     network = backbone.features()
