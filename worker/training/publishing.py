@@ -56,7 +56,7 @@ def publish(folder: Path, write: Callable[[Path], None], card: dict[str, Any]) -
 
 
 def next_version(folder: Path) -> int:
-    """One more than the highest number there is, whatever lies behind it: numbers are not used twice."""
+    """One more than the highest number there is, whatever lies behind it."""
     return 1 + max((int(path.name) for path in folder.iterdir() if is_version(path)), default=0)
 
 
