@@ -56,8 +56,12 @@ def publish_version(
     card: dict[str, Any],
     report: Report | None,
     history: Sequence[Mapping[str, float]],
+    judged_on: str = "test",
 ) -> tuple[int, Path]:
-    """The SavedModel, labels.txt, and the two pictures if matplotlib is there -> its number, and where it lies."""
+    """The SavedModel, labels.txt, and the two pictures if matplotlib is there -> its number, and where it lies.
+
+    `judged_on`: which photos `report` is of.
+    """
 
     def write(part: Path) -> None:
         with quiet():
@@ -65,7 +69,7 @@ def publish_version(
         (part / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
         drawings: list[Callable[[], None]] = [lambda: draw_curves(history, part / CURVES)]
         if report is not None:
-            title = f"{folder.name}: test photos"
+            title = f"{folder.name}: {judged_on} photos"
             drawings.append(lambda: draw_confusion(report, part / CONFUSION, title))
         try:
             for draw in drawings:
