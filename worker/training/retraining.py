@@ -265,7 +265,7 @@ def _card(
         card["test"] = report.as_card()
     if gathered.split.held_out:
         accuracy, minus_cross_entropy = head.best
-        card["validation"] = {
+        card["validation_before_fine_tuning" if settings.fine_tune else "validation"] = {
             "photos": len(gathered.split.held_out), "top_1": round(accuracy, 4),
             "cross_entropy": round(-minus_cross_entropy, 4), "step": head.best_step,
             "temperature": round(temperature, 3),
