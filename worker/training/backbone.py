@@ -76,6 +76,10 @@ def open_backbone(wanted: str, weights: str, size: int, said: dict[str, Any], ea
         model.trainable = False
     if spec.channels == "L" or spec.layout != "hwc" or spec.flatten or spec.kind != "pixels" or spec.resize == "none":
         raise ConfigurationError(f"{wanted}: a backbone is needed that takes colour pictures of one size")
+    if spec.dtype != "float32":
+        raise ConfigurationError(
+            f"{wanted}: its card says that it takes {spec.dtype}; a backbone is needed that takes float32"
+        )
     return Backbone(wanted, model, spec, _fingerprint(wanted, model, spec))
 
 
@@ -177,7 +181,8 @@ def _without_top(model: Any, name: str) -> Any:
         raise ConfigurationError(f"{name}: a backbone has one input and one output")
     layers = model.layers
     pools = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
-    dense = next((layer for layer in reversed(layers) if isinstance(layer, keras.layers.Dense)), None)
+    denses = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
+    dense = next((layer for layer in reversed(denses) if len(layer.input.shape) == 2), None)  # ConvNeXt's are of maps
     pool = next((layer for layer in reversed(layers) if isinstance(layer, pools)), None)
     if len(model.outputs[0].shape) == 2 and dense is not None:
         features = dense.input

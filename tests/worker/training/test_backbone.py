@@ -54,6 +54,24 @@ def test_earlier_maps_are_features_as_well(tmp_path: Path) -> None:
     assert backbone.fingerprint != last.fingerprint
 
 
+def test_dense_layers_within_blocks_are_no_top(tmp_path: Path) -> None:
+    """ConvNeXt's convolutions of one pixel are such."""
+    layers = keras.layers
+    picture = keras.Input((16, 16, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Dense(5)(layers.Dense(9)(layers.Conv2D(4, 3)(picture))))
+    keras.Model(picture, pooled).save(tmp_path / "net.keras")
+    said: dict[str, Any] = {"mean": [0.0], "std": [255.0]}
+    assert open_backbone(str(tmp_path / "net.keras"), "imagenet", 0, said, earlier=False).width == 5
+
+
+def test_a_card_that_wants_whole_numbers_is_no_backbone_s(tmp_path: Path) -> None:
+    path = tiny_backbone(tmp_path / "net.keras", card=False)
+    card = {"input": {"width": 16, "height": 16, "dtype": "uint8"}}
+    path.with_name("net.model_card.json").write_text(json.dumps(card))
+    with pytest.raises(ConfigurationError, match="takes uint8"):
+        open_backbone(str(path), "imagenet", 0, {})
+
+
 def test_its_mark_tells_other_weights_and_other_preprocessing(tmp_path: Path) -> None:
     path = str(tiny_backbone(tmp_path / "net.keras"))
     said: list[dict[str, Any]] = [{}, {}, {"resize": "pad"}, {"mean": [0.0], "std": [255.0]}]
