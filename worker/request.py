@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .tuning import Plan
 
 
-# Engines that compute a graph of fixed operations. What Python's code does, nobody can tell from what it did before.
+# Engines that compute what a file lists; loops in it are rare, and a call that takes long is noticed. What Python's code
+# does, nobody can tell from what it did before.
 EVEN = ("litert", "onnx", "openvino")
 
 

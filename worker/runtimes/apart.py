@@ -21,12 +21,13 @@ from typing import Any
 beside_others: ContextVar[bool] = ContextVar("beside_others", default=False)
 
 LIMIT_SECONDS = 300.0  # a process that takes longer is ended
-TRIAL_NICE = 19  # of what is measured for minutes, and may wait
-SOON_NICE = 5  # of what somebody waits for: a quarter of a core beside two that serve
+NICE = (
+    5  # a quarter of a core beside two that serve; much less, and a version that comes to a busy machine takes an hour
+)
 PATIENCE = 6  # times as long, while it waits for a processor more than it has one
 
 
-def asked(request: dict[str, Any], nice: int = TRIAL_NICE) -> Iterator[dict[str, Any]]:
+def asked(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What `trial.py` says to a request, line by line; the last one is an error if it did not end well."""
     root = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
@@ -40,7 +41,7 @@ def asked(request: dict[str, Any], nice: int = TRIAL_NICE) -> Iterator[dict[str,
         finally:
             os.close(writing)
         with contextlib.suppress(OSError):  # it has ended
-            os.setpriority(os.PRIO_PROCESS, process.pid, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+            os.setpriority(os.PRIO_PROCESS, process.pid, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
         end = _End(process)
         end.start()
         try:

@@ -20,7 +20,7 @@ from ..config import WorkerSettings
 from ..errors import ConfigurationError
 from ..source import Source
 from . import Opened, Options, installed, known, open_source, predecessor, probes, reads, record
-from .apart import SOON_NICE, asked
+from .apart import asked
 
 log = logging.getLogger("fairway.worker")
 
@@ -335,7 +335,7 @@ class _Choosing:
 
     def _ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """A trial's lines; its last one is an error if it did not end well."""
-        yield from asked({**self._asked, **request}, SOON_NICE)
+        yield from asked({**self._asked, **request})
 
 
 def _long(description: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..source import Source
 from ..tensor import Signature
 from . import Hints, Options, give_memory_back, in_chunks, record
-from .apart import SOON_NICE, asked, beside_others
+from .apart import asked, beside_others
 from .tensorflow_graphs import GPUS, Frozen, Function, Graphs, freeze, quiet, read, tf
 
 log = logging.getLogger("fairway.worker")
@@ -57,7 +57,7 @@ def _frozen_apart(source: Source, options: Options) -> TensorFlowModel | None:
             "options": asdict(options),
             "folder": name,
         }
-        for line in asked(request, SOON_NICE):
+        for line in asked(request):
             said |= line
         if "error" in said:
             log.debug("%s is not frozen by another process: %s", source, said["error"])
