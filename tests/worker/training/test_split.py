@@ -131,3 +131,43 @@ def test_the_rows_of_the_real_listing(shared_data: Path) -> None:
     folders = [shared_data / "flowers", shared_data / "flowers_small"]
     split = divide([photo for folder in folders for photo in read_folder(folder)], 10, 10)
     assert (len(split.train), len(split.held_out), len(split.test)) == (2670, 294, 150)
+
+
+def folder_of(place: Path, *files: str) -> Path:
+    for name in files:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b"")
+    return place
+
+
+def test_a_model_that_was_trained_into_the_same_folder_is_no_class(tmp_path: Path) -> None:
+    folder_of(tmp_path, "rose/a.jpg", "1/b.jpg", "2/saved_model.pb", "2/training.png", "2/confusion.png")
+    assert [photo.label for photo in read_folder(tmp_path)] == ["1", "rose"]
+
+
+@pytest.mark.parametrize("row", ["rose/a.jpg", "./rose/a.jpg", "rose\\a.jpg", "rose//a.jpg"])
+def test_paths_of_a_listing_as_people_write_them(tmp_path: Path, row: str) -> None:
+    folder_of(tmp_path, "rose/a.jpg", "rose/b.jpg")
+    (tmp_path / "LISTING.tsv").write_text(f"split\tpath\nval\t{row}\n")
+    assert [photo.part for photo in read_folder(tmp_path)] == ["val", ""]
+
+
+def test_a_listing_that_names_no_photo_is_refused(tmp_path: Path) -> None:
+    folder_of(tmp_path, "rose/a.jpg")
+    (tmp_path / "LISTING.tsv").write_text("split\tpath\nval\tphotos/rose/a.jpg\n")
+    with pytest.raises(ConfigurationError, match=r"none of its 1 rows names a photo here: .photos/rose/a.jpg"):
+        read_folder(tmp_path)
+
+
+def test_rows_of_a_listing_that_no_photo_answers_to_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder_of(tmp_path, "rose/a.jpg")
+    (tmp_path / "LISTING.tsv").write_text("split\tpath\nval\trose/a.jpg\nval\trose/gone.jpg\n")
+    assert read_folder(tmp_path)[0].part == "val"
+    assert "1 of 2 rows name no photo here, such as rose/gone.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["tif", "TIFF", "avif", "jfif", "ico", "ppm"])
+def test_whatever_a_worker_takes_is_a_photo(tmp_path: Path, suffix: str) -> None:
+    assert len(read_folder(folder_of(tmp_path, f"rose/a.{suffix}", "rose/notes.txt"))) == 1
