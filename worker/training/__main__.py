@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...registry.options import add_options, read_options
 from ...registry.process import EXIT_CONFIGURATION
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, WorkerError
 from .config import RetrainSettings
+from .extra import needing_tensorflow
 from .stopping import Interrupted, Stopping
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, whichever signal it was
@@ -49,8 +49,8 @@ def train(arguments: Sequence[str]) -> int:
     """Returns the exit status, as `retrain` does."""
 
     def work() -> int:
-        with needing_tensorflow():
-            from .small import train_command
+        from .small import train_command
+
         return train_command(arguments)
 
     return _reported(work)
@@ -60,19 +60,6 @@ def dashed(argument: str) -> str:
     """retrain.py's flags have underscores: --image_dir is --image-dir."""
     flag, equals, value = argument.partition("=")
     return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
-
-
-@contextlib.contextmanager
-def needing_tensorflow() -> Iterator[None]:
-    """Imports in it that fail say what to install."""
-    try:
-        from ..runtimes import tensorflow_graphs  # noqa: F401  (before Keras: it knows how to keep TensorFlow quiet)
-
-        yield
-    except ImportError as error:
-        raise ConfigurationError(
-            f"training needs more than is installed ({error.name} is missing): pip install 'fairway[training]'"
-        ) from error
 
 
 def _reported(work: Callable[[], int]) -> int:
@@ -88,7 +75,7 @@ def _reported(work: Callable[[], int]) -> int:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except OSError as error:  # a full disk, a folder that was taken away meanwhile
+    except (OSError, WorkerError) as error:  # a full disk, a folder that was taken away or a photo that broke meanwhile
         print(f"fairway: {error}", file=sys.stderr)
         return 1
 

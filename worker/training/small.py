@@ -15,6 +15,8 @@ from typing import Any, Literal
 from ...registry.options import add_options, option, read_options
 from ..accuracy import Report, wilson
 from ..errors import ConfigurationError
+from .extra import needing_tensorflow
+from .publishing import check_folder
 from .recipe import Recipe
 from .split import read_split, require_classes
 from .stopping import Stopping
@@ -73,15 +75,9 @@ def train(folders: Sequence[Path], out: Path, recipe: Recipe, resume: bool = Fal
 
     Raises ConfigurationError saying what to do, and Interrupted after a signal: then `out`/.train holds the run.
     """
-    try:
-        from ..runtimes import tensorflow_graphs  # noqa: F401  first, as it keeps TensorFlow's greeting to itself
+    with needing_tensorflow():
         from . import from_scratch
         from .outcome import input_as_card, publish_version
-    except ImportError as error:
-        raise ConfigurationError(
-            f"training needs more than is installed ({error.name} is missing): pip install 'fairway[training]'"
-        ) from error
-    from .publishing import check_folder
 
     check_folder(out)
     split = read_split(folders, recipe.held_out_percent)
@@ -96,6 +92,7 @@ def train(folders: Sequence[Path], out: Path, recipe: Recipe, resume: bool = Fal
         run.fit(stop)
         report = run.finish(stop)
     spec = from_scratch.spec_of(recipe)
+    judged_on = "test" if split.test else "held out"
     card: dict[str, Any] = {
         "name": out.resolve().name,
         "version": None,
@@ -103,7 +100,7 @@ def train(folders: Sequence[Path], out: Path, recipe: Recipe, resume: bool = Fal
         "data": photos.as_card(folders),
         "input": input_as_card(spec),
         "output": {"labels": list(split.labels), "activation": "none"},
-        "test": {"on": "test" if split.test else "held out", **report.as_card()} if report.total else {"photos": 0},
+        "test": {"on": judged_on, **report.as_card()} if report.total else {"photos": 0},
         "training": {
             "photos": len(split.train),
             "minutes": round(run.minutes, 1),
@@ -112,6 +109,6 @@ def train(folders: Sequence[Path], out: Path, recipe: Recipe, resume: bool = Fal
         },
     }
     judged = report if report.total else None
-    _, place = publish_version(out, run.model, spec, split.labels, card, judged, run.history)
+    _, place = publish_version(out, run.model, spec, split.labels, card, judged, run.history, judged_on)
     shutil.rmtree(out / KEPT, ignore_errors=True)
     return place, report
