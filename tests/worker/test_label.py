@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fairway.worker.label import label
-from fairway.worker.label.offline import dashed
+from fairway.worker.label.offline import dashed, ended
 
 from ..cluster.processes import FAIRWAY, Running
 from ..conftest import ROOT, picture
@@ -221,6 +221,13 @@ def test_what_cannot_be(more: list[str], why: str, photos: Path, capsys: pytest.
     assert (status, out) == (78, "")
     (line,) = [line for line in err.splitlines() if line.startswith("fairway: ")]
     assert re.search(why, line)
+
+
+def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with ended() as status:
+        raise OSError(28, "No space left on device", "out.tflite")
+    assert status[-1] == 1
+    assert capsys.readouterr().err == "fairway: [Errno 28] No space left on device: 'out.tflite'\n"
 
 
 def test_no_image_at_all(capsys: pytest.CaptureFixture[str]) -> None:

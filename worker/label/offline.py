@@ -77,6 +77,9 @@ def ended() -> Iterator[list[int]]:
     except BrokenPipeError:  # `fairway label photos/ | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status.append(0)
+    except OSError as error:  # a full disk, a folder that was taken away meanwhile
+        print(f"fairway: {error}", file=sys.stderr)
+        status.append(1)
     except KeyboardInterrupt:
         status.append(130)
 
