@@ -15,6 +15,7 @@ import pytest
 from fairway.worker.card import InputSpec
 from fairway.worker.label import label
 from fairway.worker.show import show
+from fairway.worker.show.facts import tested
 from fairway.worker.show.page import page, shape, size, table
 from fairway.worker.show.steps import steps
 
@@ -310,12 +311,12 @@ def test_sizes_and_shapes() -> None:
     assert table([["a", "10"], ["long", "9", "x"]], right=(1,)) == ["a     10", "long   9  x"]
 
 
-def judged(test: Any) -> str:
+def judged(test: Any, of_original: bool = False) -> str:
     return page(
         {
             "model": "m", "version": 1, "kind": "onnx", "path": "/m.onnx", "bytes": 1, "files": 1, "versions": [],
             "description": "", "data": "", "remark": "", "signatures": [], "pictures": None, "reason": "", "card": "",
-            "labels": [], "test": test, "warmup": None, "remembered": [], "default": "",
+            "labels": [], "test": test, "of_original": of_original, "warmup": None, "remembered": [], "default": "",
         }
     )  # fmt: skip
 
@@ -327,6 +328,29 @@ def test_of_many_classes_the_commonest_mistakes_are_told() -> None:
     shown = judged({"photos": 1017, "top_1": 0.983, "confusion_rows_are_truth": confusion})
     assert "98.3% of 1017 photos were called rightly\n" in shown
     assert "the commonest mistakes:\n  12  n7 called n8\n   5  n1 called n2\n" in shown
+
+
+def test_accuracy_of_the_original_is_called_so() -> None:
+    test = {"photos": 10, "top_1": 0.9}
+    assert "\ntested\n  90.0% of 10 photos" in judged(test)
+    assert "\ntested (of the original, which this form was made from)\n  90.0% of 10 photos" in judged(test, True)
+
+
+@pytest.mark.parametrize(
+    ("notes", "kind", "found"),
+    [
+        ({}, "tflite", (None, False)),
+        ({"test": {"photos": 1}}, "tflite", ({"photos": 1}, False)),
+        ({"original": {"test": {"photos": 1}}}, "tflite", ({"photos": 1}, True)),
+        ({"original": "mine", "exported": []}, "tflite", (None, False)),
+        # One card beside both: the figures are the Keras file's.
+        ({"test": {"photos": 1}, "exported": {"form": "litert-int8"}}, "tflite", ({"photos": 1}, True)),
+        ({"test": {"photos": 1}, "exported": {"form": "litert-int8"}}, "keras", ({"photos": 1}, False)),
+        ({"test": {"photos": 1}, "exported": {"form": "litert"}}, "tflite", ({"photos": 1}, False)),
+    ],
+)
+def test_whose_accuracy_a_card_tells(notes: dict[str, Any], kind: str, found: Any) -> None:
+    assert tested(notes, kind) == found
 
 
 def test_long_names_of_classes_give_way_to_numbers() -> None:

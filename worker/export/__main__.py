@@ -147,9 +147,10 @@ def _written(
     for name in left_out:
         print(f"the signature {name} has no place in this form, and is left out", file=sys.stderr)
     if card is None or spec is None:
+        destination.check_card(None)
         return written, None
     destination.check_card(replace(card, input=spec))
-    new = card_of(card, spec, {"from": original.source.name, "form": settings.to})
+    new = card_of(card, spec, {"from": original.source.name, "form": settings.to}, form.exact)
     beside = destination.card.name if form.suffix else CARD_FILE
     (written.with_name(beside) if form.suffix else written / beside).write_text(card_text(new), "utf-8")
     if not form.suffix:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..card import find_card
 from ..errors import ConfigurationError
+from ..export.forms import FORMS
 from ..loading import ImageUse, as_image_model
 from ..runtimes import Opened, Options, installed, open_source, reads
-from ..source import SAVED_MODEL, Source, bundled, numbered
+from ..source import SAVED_MODEL, SUFFIXES, Source, bundled, numbered
 from ..tfrecord import read_records
 from ..warmup import FILE as WARMUP_FILE
 from .remembered import remembered
@@ -33,7 +34,8 @@ def facts(source: Source, settings: ModelSettings, versions: Mapping[int, Source
 
     `signatures`: name, method, batch (as in Signature), inputs and outputs, each of name, dtype and shape, whose null is
     any number. `pictures`: how a picture is fed and read, or null; then `reason` says what would have to be added. `card`,
-    `labels`: what the worker would go by. `test`: the card's, as accuracy.Report writes it.
+    `labels`: what the worker would go by. `test`: the card's, as accuracy.Report writes it; `of_original`: of the
+    model that this one was made from, which answers a little otherwise.
 
     Raises ConfigurationError for what a worker would refuse as well.
     """
@@ -46,6 +48,7 @@ def facts(source: Source, settings: ModelSettings, versions: Mapping[int, Source
     finally:
         opened.close()
     notes = use.card.notes if use.card else {}
+    test, of_original = tested(notes, source.kind)
     return {
         "model": source.name,
         "version": source.version,
@@ -68,7 +71,8 @@ def facts(source: Source, settings: ModelSettings, versions: Mapping[int, Source
         "card": _card_file(source),
         "description": _text(notes, "description"),
         "data": _text(notes, "data"),
-        "test": notes.get("test") if isinstance(notes.get("test"), dict) else None,
+        "test": test,
+        "of_original": of_original,
         "warmup": _warmup(source, notes),
         "remembered": remembered(source, served),
     }
@@ -80,6 +84,16 @@ def versions_of(wanted: str) -> dict[int, Source]:
         return {}
     path = bundled(wanted) or Path(wanted)
     return {} if (path / SAVED_MODEL).is_file() else numbered(path)
+
+
+def tested(notes: Mapping[str, Any], kind: str) -> tuple[dict[str, Any] | None, bool]:
+    """How the model did, and whether that is said of the one that it was exported from."""
+    test, original, exported = (notes.get(name) for name in ("test", "original", "exported"))
+    if isinstance(test, dict):  # of a card that lies beside both, it is said of the exact one
+        form = FORMS.get(str(exported.get("form"))) if isinstance(exported, dict) else None
+        return test, form is not None and not form.exact and SUFFIXES.get(form.suffix) == kind
+    test = original.get("test") if isinstance(original, dict) else None
+    return (test, True) if isinstance(test, dict) else (None, False)
 
 
 def _opened(source: Source, served: WorkerSettings) -> tuple[Opened, str]:

@@ -11,6 +11,7 @@ WIDTH = 110  # columns of a page's prose
 NAMED = 8  # labels that are written out
 TABLED = 24  # classes whose confusion is a table; of more the commonest mistakes are told
 MISTAKES = 10
+TESTED = {False: "tested", True: "tested (of the original, which this form was made from)"}
 
 ALONE = ("python", "torchscript", "torchexport")  # kinds that one engine alone reads: there is nothing to try
 KINDS = {
@@ -35,7 +36,7 @@ def page(facts: Mapping[str, Any]) -> str:
         ("signatures", _signatures(facts)),
         ("pictures", _pictures(facts)),
         ("labels", _labels(facts)),
-        ("tested", _test(facts["test"]) if facts["test"] else []),
+        (TESTED[facts["of_original"]], _test(facts["test"]) if facts["test"] else []),
         ("warm-up", _warmup(facts["warmup"])),
         ("--runtime auto", _remembered(facts["remembered"], facts["kind"])),
     ]

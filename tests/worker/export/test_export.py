@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import pytest
 from fairway.worker.config import WorkerSettings
 from fairway.worker.export import __main__ as command
 from fairway.worker.export.__main__ import export
+from fairway.worker.export.destination import Destination
+from fairway.worker.export.forms import FORMS as FORMS_OF
 from fairway.worker.image import to_item
 from fairway.worker.loading import load_model
 from fairway.worker.model import Model
@@ -225,6 +229,52 @@ def test_a_card_of_another_form_is_not_replaced(run: Run, folder: Path, tmp_path
     status, _, err = run("net.keras", "litert-int8", "net.tflite", *pictures)
     assert status == 78
     assert "net.model_card.json is the card of net.onnx, which is fed otherwise" in err
+
+
+def test_a_card_that_says_how_a_model_is_called_stays(run: Run, folder: Path, tmp_path: Path) -> None:
+    net, card = tmp_path / "net.keras", tmp_path / "net.model_card.json"
+    net.write_bytes((folder / "bare/net.keras").read_bytes())
+    card.write_text('{"batching": "off"}')
+    status, _, err = run(str(net), "litert", "net.tflite")
+    assert (status, card.read_text()) == (0, '{"batching": "off"}'), err
+    status, _, err = run(str(net), "litert", "net.tflite", "--overwrite", "--input-mean", "0", "--input-std", "1")
+    assert (status, card.read_text()) == (78, '{"batching": "off"}')
+    assert "is the card of net.keras" in err
+    card.write_text(json.dumps(nets.CARD))
+    net.unlink()
+    status, _, err = run("bare/net.keras", "litert", "net.tflite", "--overwrite")
+    assert (status, json.loads(card.read_text())) == (78, nets.CARD)
+    assert "this model takes none" in err
+
+
+def test_what_a_card_says_of_accuracy_is_the_originals(run: Run, folder: Path, tmp_path: Path) -> None:
+    net, beside = tmp_path / "net.keras", tmp_path / "net.model_card.json"
+    net.write_bytes((folder / "net.keras").read_bytes())
+    figures = {"test": {"photos": 10, "top_1": 0.9}, "validation": {"photos": 5}}
+    beside.write_text(json.dumps(nets.CARD | figures | {"warmup": ["0.png"]}))
+    assert run(str(net), "litert-dynamic", "eight.tflite")[0] == 0
+    card = json.loads((tmp_path / "eight.model_card.json").read_text())
+    assert card["original"] == figures
+    assert not {"test", "validation", "warmup"} & set(card)
+    assert run(str(net), "litert", "float.tflite")[0] == 0
+    card = json.loads((tmp_path / "float.model_card.json").read_text())
+    assert {name: card[name] for name in figures} == figures
+    assert not {"original", "warmup"} & set(card)
+    assert run(str(net), "litert-dynamic", "net.tflite")[0] == 0  # one card for both
+    card = json.loads(beside.read_text())
+    assert card.pop("exported")["form"] == "litert-dynamic"
+    assert card == nets.CARD | figures | {"warmup": ["0.png"]}
+
+
+def test_what_a_killed_export_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    for name, hours in ((".export-old", 25), (".export-new", 23), (".other", 99)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("")
+        then = time.time() - hours * 3600
+        os.utime(tmp_path / name, (then, then))
+    with Destination(tmp_path / "x.tflite", FORMS_OF["litert"], "x", False).work():
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".export-new", ".other"]
 
 
 @pytest.mark.parametrize(
