@@ -128,7 +128,9 @@ def compute(
     return done, broken
 
 
-def logits(network: Any, photos: Sequence[Photo], spec: InputSpec, stop: Callable[[], bool]) -> NDArray[np.float32]:
+def logits(
+    network: Any, photos: Sequence[Photo], spec: InputSpec, stop: Callable[[], bool], doing: str = "test"
+) -> NDArray[np.float32]:
     """What a Keras model (pictures after mean and std -> logits) says of photos that can be decoded: (n, classes)."""
 
     def decode(photo: Photo) -> NDArray[np.float32]:
@@ -136,9 +138,9 @@ def logits(network: Any, photos: Sequence[Photo], spec: InputSpec, stop: Callabl
 
     arrays: list[NDArray[np.float32]] = []
     found: list[NDArray[np.float32]] = []
-    for _, outcome in tqdm(_ahead(photos, decode), total=len(photos), desc="test", disable=None, leave=False):
+    for _, outcome in tqdm(_ahead(photos, decode), total=len(photos), desc=doing, disable=None, leave=False):
         if stop():
-            raise Interrupted("the test was not finished")
+            raise Interrupted(f"the {doing} was not finished")
         if isinstance(outcome, Exception):
             raise outcome
         arrays.append(outcome)

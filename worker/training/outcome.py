@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -35,6 +36,12 @@ def network(backbone: Backbone, weights: Array, bias: Array) -> keras.Model:
     whole = keras.Model(backbone.model.inputs[0], layer(backbone.model.outputs[0]), name="retrained")
     layer.set_weights([weights, bias])
     return whole
+
+
+def cool(network: keras.Model, temperature: float) -> None:
+    """Divides its logits by `temperature`, in its last layer: nobody's answer changes, only how sure it is."""
+    layer = network.get_layer("logits")
+    layer.set_weights([array / np.float32(temperature) for array in layer.get_weights()])
 
 
 def input_as_card(spec: InputSpec) -> dict[str, Any]:
@@ -80,11 +87,29 @@ def publish_version(
     return publish(folder, write, card)
 
 
+def check_article_graph(graph: Path, names: str) -> None:
+    """Makes the folders of the article's two files. Raises ConfigurationError if these cannot be written.
+
+    To be called before hours of work.
+    """
+    for flag, place in (("--output-graph", graph), ("--output-labels", _labels_of(graph, names))):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{flag} {place}: cannot make its folder: {error.strerror}") from error
+        if place.is_dir() or not os.access(place if place.exists() else place.parent, os.W_OK):
+            raise ConfigurationError(f"{flag} {place}: it may not be written there; name another file")
+
+
+def _labels_of(graph: Path, names: str) -> Path:
+    return Path(names) if names else graph.with_name("output_labels.txt")
+
+
 def write_article_graph(model: keras.Model, spec: InputSpec, labels: Sequence[str], graph: Path, names: str) -> None:
     """The article's two files: output_graph.pb, and output_labels.txt."""
     with quiet():
         write_output_graph(model, spec, graph)
-    place = Path(names) if names else graph.with_name("output_labels.txt")
+    place = _labels_of(graph, names)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text("".join(f"{label}\n" for label in labels), "utf-8")

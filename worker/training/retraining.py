@@ -28,9 +28,17 @@ from .distortion import Distortion
 from .features import MIRRORED, PLAIN, compute, logits
 from .fine_tuning import fine_tune
 from .gathering import Gathered, distorted, gather, read, split_as_card
-from .head import Array, Head, HeadRecipe, Scale, calibrating, labelled
+from .head import Array, Head, HeadRecipe, Scale, calibrating, judged, labelled
 from .learning import GrowingViews, Lesson, Views, learn, steps_for
-from .outcome import input_as_card, misclassified, network, publish_version, write_article_graph
+from .outcome import (
+    check_article_graph,
+    cool,
+    input_as_card,
+    misclassified,
+    network,
+    publish_version,
+    write_article_graph,
+)
 from .publishing import check_folder
 from .stopping import Interrupted
 from .summaries import Summaries
@@ -40,6 +48,9 @@ log = logging.getLogger("fairway.training")
 EPOCHS, DISTORTED_EPOCHS = 20, 10
 FEWEST_STEPS = 500  # where nobody says how many: of a handful of photos an epoch is a step or two
 CACHE = ".bottlenecks"
+# Places on this machine, of which the card tells the names elsewhere; and what shapes no model.
+NOT_ON_THE_CARD = {"image_dir", "out", "backbone", "weights", "bottleneck_dir", "summaries_dir", "output_graph",
+                   "output_labels", "resume"}  # fmt: skip
 
 Stop = Callable[[], bool]
 
@@ -53,6 +64,8 @@ def retrain(settings: RetrainSettings, stop: Stop) -> tuple[Path, Report | None]
     out = Path(settings.out)
     split = read(settings)
     check_folder(out)
+    if settings.output_graph:
+        check_article_graph(Path(settings.output_graph), settings.output_labels)
     backbone = open_backbone(
         settings.backbone, settings.weights, settings.input_size, settings.pixels(), settings.earlier_layers
     )
@@ -67,10 +80,8 @@ def retrain(settings: RetrainSettings, stop: Stop) -> tuple[Path, Report | None]
         features = time.monotonic()
 
         recipe = _recipe(settings, lesson)
-        about = {"recipe": asdict(recipe), "backbone": backbone.fingerprint, "labels": list(labels),
-                 "distortion": asdict(_distortion(settings)), "fine_tune": settings.fine_tune}  # fmt: skip
-        checkpoint = Checkpoint(out, about)
-        head = _begin(settings, checkpoint, recipe, kept, gathered)
+        checkpoint = Checkpoint(out, _about(settings, recipe, backbone, gathered))
+        head, resumed = _begin(settings, checkpoint, recipe, kept, gathered)
         summaries = Summaries(Path(settings.summaries_dir), settings.resume) if settings.summaries_dir else None
         if summaries is not None:
             stack.callback(summaries.close)
@@ -78,20 +89,26 @@ def retrain(settings: RetrainSettings, stop: Stop) -> tuple[Path, Report | None]
         learnt = time.monotonic()
 
         weights, bias = head.folded()
-        temperature = calibrating(validation[0] @ weights + bias, validation[1])
-        weights, bias = head.folded(temperature)
         model = network(backbone, weights, bias)
+        said = validation[0] @ weights + bias
         if settings.fine_tune:
-            _fine_tune(model, settings, gathered, backbone, head, checkpoint, stop)
+            _fine_tune(model, settings, gathered, backbone, head, checkpoint, resumed, stop)
+            said = logits(model, gathered.split.held_out, backbone.spec, stop, "validation")
+        held_out = judged(said, validation[1])
+        temperature = calibrating(said, validation[1])
+        weights, bias = head.folded(temperature)
+        cool(model, temperature)
         tuned = time.monotonic()
         report = _test(model, (weights, bias), settings, gathered, backbone, kept, stop)
 
     minutes = {"features": features - began, "head": learnt - features, "fine_tuning": tuned - learnt}
-    card = _card(settings, gathered, backbone, head, temperature, report, minutes | {"all": time.monotonic() - began})
+    card = _card(
+        settings, gathered, backbone, head, held_out, temperature, report, minutes | {"all": time.monotonic() - began}
+    )
     _, place = publish_version(out, model, backbone.spec, labels, card, report, head.history)
+    checkpoint.remove()
     if settings.output_graph:
         write_article_graph(model, backbone.spec, labels, Path(settings.output_graph), settings.output_labels)
-    checkpoint.remove()
     print(f"{place}: published after {time.monotonic() - began:.0f} s", flush=True)
     return place, report
 
@@ -115,6 +132,24 @@ def _say_what_there_is(gathered: Gathered, seconds: float) -> None:
         log.warning("no photo is left for validation: the last state is kept, and nothing tells whether it is the best")
     if not split.test:
         log.warning("no photo is left for the test: nobody knows how good the model will be")
+
+
+def _about(settings: RetrainSettings, recipe: HeadRecipe, backbone: Backbone, gathered: Gathered) -> dict[str, Any]:
+    """What a run has in common with one that goes on with it. The photos of each part belong to it: with another split,
+    photos of the test would have been learnt from.
+    """
+    split, parts = gathered.split, hashlib.sha256()
+    for photos in (split.train, split.held_out, split.test):
+        found = sorted(zip(gathered.keys_of(photos), (photo.label for photo in photos), strict=True))
+        parts.update(repr(found).encode())
+    said = ("eval_step_interval", "fine_tune", "fine_tune_epochs", "fine_tune_rate")
+    return {
+        "recipe": asdict(recipe),
+        "backbone": backbone.fingerprint,
+        "labels": list(gathered.labels),
+        "photos and split": parts.hexdigest(),
+        "distortion": asdict(_distortion(settings)),
+    } | {name: getattr(settings, name) for name in said}
 
 
 def _distortion(settings: RetrainSettings) -> Distortion:
@@ -154,7 +189,9 @@ def _lesson(
 
     def view(number: int) -> Array:
         doing = f"distorted photos, epoch {number}"
-        compute(gathered.split.train, gathered.keys, (number,), views, backbone, render, stop, doing)
+        _, broken = compute(gathered.split.train, gathered.keys, (number,), views, backbone, render, stop, doing)
+        for path, reason in broken.items():
+            raise ConfigurationError(f"{path} could be read before, and cannot now: {reason}; begin anew")
         return views.get(gathered.keys_of(gathered.split.train), number)
 
     return GrowingViews(plain, truth, view)
@@ -173,17 +210,18 @@ def _recipe(settings: RetrainSettings, lesson: Lesson) -> HeadRecipe:
 
 def _begin(
     settings: RetrainSettings, checkpoint: Checkpoint, recipe: HeadRecipe, kept: Bottlenecks, gathered: Gathered
-) -> Head:
+) -> tuple[Head, bool]:
+    """A head, and whether it is that of an interrupted run."""
     if settings.resume:
         if head := checkpoint.load(recipe):
             print(f"resumed at step {head.step} of {recipe.steps}", flush=True)
-            return head
+            return head, True
         log.warning("--resume: no interrupted run was found in %s; a new one begins", checkpoint.folder.parent)
     elif checkpoint.exists:
         log.warning("%s: an interrupted run is begun anew; --resume would go on with it", checkpoint.folder)
         checkpoint.remove()
     plain, _ = _labelled(gathered, kept, "train")
-    return Head.new(recipe, Scale.of(plain), len(gathered.labels))
+    return Head.new(recipe, Scale.of(plain), len(gathered.labels)), False
 
 
 def _fine_tune(
@@ -193,19 +231,21 @@ def _fine_tune(
     backbone: Backbone,
     head: Head,
     checkpoint: Checkpoint,
+    resumed: bool,
     stop: Stop,
 ) -> None:
     """In place. What an interruption leaves is the best so far; going on, its epochs are counted anew from there."""
+    if resumed and checkpoint.load_network(model):
+        return
     checkpoint.save(head)
-    if settings.resume and checkpoint.network.is_file():
-        model.load_weights(checkpoint.network)
     fine_tune(
         model, gathered.split.train, gathered.split.held_out, gathered.labels, backbone.spec, settings.fine_tune,
         settings.fine_tune_epochs, settings.fine_tune_rate, min(settings.train_batch_size, 32), _distortion(settings),
         settings.seed, stop,
     )  # fmt: skip
-    if stop():
-        model.save_weights(checkpoint.network)
+    stopped = stop()
+    checkpoint.save_network(model, not stopped)
+    if stopped:
         raise Interrupted(f"the fine-tuned network so far is kept in {checkpoint.folder}")
 
 
@@ -240,6 +280,7 @@ def _card(
     gathered: Gathered,
     backbone: Backbone,
     head: Head,
+    held_out: tuple[float, float],
     temperature: float,
     report: Report | None,
     seconds: dict[str, float],
@@ -264,18 +305,13 @@ def _card(
     if report is not None:
         card["test"] = report.as_card()
     if gathered.split.held_out:
-        accuracy, minus_cross_entropy = head.best
-        card["validation_before_fine_tuning" if settings.fine_tune else "validation"] = {
+        accuracy, cross_entropy = held_out  # of what is served, but for the temperature
+        card["validation"] = {
             "photos": len(gathered.split.held_out), "top_1": round(accuracy, 4),
-            "cross_entropy": round(-minus_cross_entropy, 4), "step": head.best_step,
+            "cross_entropy": round(cross_entropy, 4), "step": head.best_step,
             "temperature": round(temperature, 3),
         }  # fmt: skip
-    card["training"] = asdict(head.recipe) | {
-        "flip_left_right": settings.flip_left_right,
-        "random_crop": settings.random_crop,
-        "random_scale": settings.random_scale,
-        "random_brightness": settings.random_brightness,
-        "fine_tune": settings.fine_tune,
-    }
+    said = {name: value for name, value in asdict(settings).items() if name not in NOT_ON_THE_CARD}
+    card["training"] = said | asdict(head.recipe)
     card["minutes"] = {name: round(value / 60, 2) for name, value in seconds.items()}
     return card

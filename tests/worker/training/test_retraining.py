@@ -224,11 +224,45 @@ def test_a_run_with_other_settings_is_not_gone_on_with(
 
     with pytest.raises(Interrupted):
         run(AfterCalls(2000), epochs=100000, eval_step_interval=1000)
-    with pytest.raises(ConfigurationError, match=r"other settings \(recipe\)"):
+    with pytest.raises(ConfigurationError, match=r"other settings \(eval_step_interval, recipe\)"):
         run(resume=True)
     (tmp_path / "out" / ".retrain" / "checkpoint.npz").write_bytes(b"PK\3\4")
+    (tmp_path / "out" / ".retrain" / "network.weights.h5").write_bytes(b"of that run, and not to be looked at")
     run(resume=True)
     assert "cannot be read" in caplog.text
+
+
+def test_a_run_with_another_split_is_not_gone_on_with(run: Run, photos: Path) -> None:
+    """It would have learnt from photos of this one's test."""
+    from fairway.worker.errors import ConfigurationError
+
+    said: dict[str, Any] = {"how_many_training_steps": 100000, "eval_step_interval": 1000, "resume": True}
+    with pytest.raises(Interrupted):
+        run(AfterCalls(2000), **said)
+    with pytest.raises(ConfigurationError, match=r"other settings \(photos and split\)"):
+        run(testing_percentage=40.0, **said)
+    with pytest.raises(Interrupted, match=r"step [1-9]\d* of 100000"):
+        run(AfterCalls(2000), **said)
+
+
+def test_a_finished_fine_tuning_is_not_done_again(run: Run, tmp_path: Path) -> None:
+    from fairway.worker.training import retraining
+
+    said: dict[str, Any] = {"fine_tune": 1, "fine_tune_epochs": 1}
+
+    def stopped(*given: Any) -> Any:
+        raise Interrupted("in the test")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retraining, "_test", stopped)
+        with pytest.raises(Interrupted):
+            run(**said)
+    assert (tmp_path / "out" / ".retrain" / "tuned.weights.h5").is_file()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retraining, "fine_tune", None)
+        resumed = run(resume=True, **said)
+    picture = Image.new("RGB", (30, 20), (90, 80, 120))
+    assert scores(resumed, picture) == pytest.approx(scores(run(**said), picture), abs=1e-3)
 
 
 def test_distortions_are_computed_once_each_epoch_and_kept(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +303,9 @@ def test_the_last_blocks_learn_as_well(run: Run, capfd: pytest.CaptureFixture[st
     version = run(fine_tune=1, fine_tune_epochs=1)
     card = card_of(version)
     assert "its last 1 block(s) fine-tuned" in card["description"]
-    assert "validation" not in card  # what is known of the head is not said of the whole
+    assert card["training"]["fine_tune_epochs"] == 1
+    assert card["training"]["label_smoothing"] == 0.1
+    assert not {"image_dir", "out", "resume"} & set(card["training"])
     assert "Final test accuracy" in capfd.readouterr().out
     assert sum(scores(version, Image.new("RGB", (20, 20), COLOURS["red"])).values()) == pytest.approx(1, abs=1e-5)
 
@@ -324,6 +360,9 @@ def test_lines_as_retrain_py_wrote_them(
         (["--image-dir", "PHOTOS", "--out", "OUT", "--backbone", "no.keras"], "no such file"),
         (["--image-dir", "PHOTOS", "--out", "OUT", "--testing-percentage", "95"], "leave nothing to learn from"),
         (["--image-dir", "PHOTOS", "--out", "OUT", "--test-batch-size", "-7"], "-1 for all"),
+        (["--image-dir", "PHOTOS", "--out", "OUT", "--validation-batch-size", "0"], "-1 for all"),
+        (["--image-dir", "PHOTOS", "--out", "OUT", "--fine-tune", "1", "--fine-tune-epochs", "0"], "at least 1"),
+        (["--image-dir", "PHOTOS", "--out", "OUT", "--output-graph", "PHOTOS/red/red-000.png/g.pb"], "make its folder"),
         (["--image-dir", "PHOTOS", "--out", "OUT", "--test-batch-size", "many"], "is not a whole number"),
         (["--image-dir", "PHOTOS", "--out", "OUT", "--input-mean", "grey"], "is not a number"),
         (["--image-dir", "PHOTOS", "--out", "OUT", "--train-batch-size", "0"], "at least 1"),
