@@ -15,7 +15,7 @@ import pytest
 from fairway.worker.card import InputSpec
 from fairway.worker.label import label
 from fairway.worker.show import show
-from fairway.worker.show.facts import tested
+from fairway.worker.show.facts import accuracy_told
 from fairway.worker.show.page import page, shape, size, table
 from fairway.worker.show.steps import steps
 
@@ -350,7 +350,7 @@ def test_accuracy_of_the_original_is_called_so() -> None:
     ],
 )
 def test_whose_accuracy_a_card_tells(notes: dict[str, Any], kind: str, found: Any) -> None:
-    assert tested(notes, kind) == found
+    assert accuracy_told(notes, kind) == found
 
 
 def test_long_names_of_classes_give_way_to_numbers() -> None:

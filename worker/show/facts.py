@@ -48,7 +48,7 @@ def facts(source: Source, settings: ModelSettings, versions: Mapping[int, Source
     finally:
         opened.close()
     notes = use.card.notes if use.card else {}
-    test, of_original = tested(notes, source.kind)
+    test, of_original = accuracy_told(notes, source.kind)
     return {
         "model": source.name,
         "version": source.version,
@@ -86,7 +86,7 @@ def versions_of(wanted: str) -> dict[int, Source]:
     return {} if (path / SAVED_MODEL).is_file() else numbered(path)
 
 
-def tested(notes: Mapping[str, Any], kind: str) -> tuple[dict[str, Any] | None, bool]:
+def accuracy_told(notes: Mapping[str, Any], kind: str) -> tuple[dict[str, Any] | None, bool]:
     """How the model did, and whether that is said of the one that it was exported from."""
     test, original, exported = (notes.get(name) for name in ("test", "original", "exported"))
     if isinstance(test, dict):  # of a card that lies beside both, it is said of the exact one
