@@ -210,7 +210,7 @@ def manners(bench: Bench) -> str:
             answers[name] = [(each["example"], each.get("prediction")) for each in said["answers"]]
             low, high = (100 * bound for bound in said["interval_95"])
             lines.append(
-                [name, f"{said['examples']:,}", f"{100 * said['top_1']:.2f}", f"{low:.1f} to {high:.1f}",
+                [name, f"{said['examples']:,}", f"{100 * said['accuracy']:.2f}", f"{low:.1f} to {high:.1f}",
                  shown(said["latency_ms"]["p50"]), shown(said["latency_ms"]["p99"])]
             )  # fmt: skip
     bench.found["manners"] = lines
