@@ -16,10 +16,9 @@ from tqdm import tqdm
 
 from ..registry.options import add_options, read_options
 from ..registry.process import run
+from ..worker.dataset.folder import SUFFIXES
 from .client import Client, Source
 from .config import ClientSettings
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ico", ".ppm", ".avif"}
 
 
 def classify(arguments: Sequence[str]) -> int:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import ConfigurationError
-from ..source import SAVED_MODEL
 
 log = logging.getLogger("fairway.dataset")
 
 LISTING = "LISTING.tsv"
+PUBLISHED = "saved_model.pb"  # in a sub-folder: it is a version that training published, and no class
 # What a worker takes, by the names that such files bear.
 SUFFIXES = {
     ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ico", ".ppm", ".avif"
@@ -61,7 +61,7 @@ def _found(folder: Path, parts: dict[str, str]) -> tuple[Photo, ...]:
     return tuple(
         Photo(path, group.name, parts.get(_key(f"{group.name}/{path.name}"), ""))
         for group in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        if not (group / SAVED_MODEL).is_file()
+        if not (group / PUBLISHED).is_file()
         for path in sorted(group.iterdir())
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     )
