@@ -81,3 +81,16 @@ def test_without_tensorflow_it_says_what_to_install(command: str, tmp_path: Path
     assert said.returncode == 78, said.stderr
     assert "pip install 'fairway[training]'" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize("command", ["retrain", "train"])
+def test_help_needs_no_tensorflow(command: str) -> None:
+    program = (
+        "import sys; sys.modules['tensorflow'] = None; sys.modules['keras'] = None; "
+        "from fairway.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program, command, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert said.returncode == 0, said.stderr
+    assert "--image-dir" in said.stdout

@@ -386,3 +386,19 @@ def test_files_that_cannot_be_read_are_no_surprise(tmp_path: Path) -> None:
 
     keys, unread = hashed([Photo(tmp_path / "none.jpg", "x")], lambda: False)
     assert (keys, unread) == ({}, {tmp_path / "none.jpg": "No such file or directory"})
+
+
+def test_a_photo_that_changed_since_it_was_read_is_set_aside(tmp_path: Path, backbone: Path) -> None:
+    """Its features would stand under the content that it had."""
+    from fairway.worker.dataset.folder import Photo
+    from fairway.worker.training.backbone import open_backbone
+    from fairway.worker.training.bottlenecks import Bottlenecks
+    from fairway.worker.training.features import PLAIN, compute, rendering
+
+    photo, opened = Photo(tmp_path / "a.png", "x"), open_backbone(str(backbone), "imagenet", 0, {})
+    Image.new("RGB", (20, 20)).save(photo.path)
+    keys, _ = hashed([photo], lambda: False)
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(photo.path)
+    with Bottlenecks(tmp_path / "kept", opened.width) as kept:
+        found = compute([photo], keys, (PLAIN,), kept, opened, rendering(opened.spec), lambda: False)
+    assert found == (0, {photo.path: "changed while it was read"})
