@@ -272,7 +272,7 @@ class Crew:
             request.infer = max(request.infer, seconds)
             request.batch = max(request.batch, items)
             request.answers[job.value[1]] = outputs
-            if len(request.jobs) > 1:
+            if len(request.answers) > 1:
                 with self._lock:
                     request.left -= 1
                     if request.left:

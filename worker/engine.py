@@ -284,6 +284,7 @@ class Engine:
             served.open.discard(request)
             if not request.over:  # its caller went away
                 self._crew.forget(request)
+            request.jobs = []  # they know it as well: what they hold would otherwise wait for the collector
             if served.emptied is not None and not served.open:
                 served.emptied.set_result(None)
                 served.emptied = None
@@ -340,7 +341,7 @@ class Engine:
                 if isinstance(found, Answer):
                     answers += 1
                     served = subject.served
-                    if found.batch == 1 and len(subject.jobs) == 1 and subject.signature is served.signature:
+                    if found.batch == 1 and len(subject.answers) == 1 and subject.signature is served.signature:
                         # Towards the median: what once took long, took others' time.
                         expected = served.seconds * subject.jobs[0].batching.padded(1)
                         served.seconds *= 1 + STEP if found.infer > expected else 1 - STEP

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("fairway.worker")
 
 LAST_SECONDS = 2.0  # what a worker with a model that hangs takes for its last words
-# Objects made and not yet gone when the collector looks for cycles among them. A request leaves none, and what a few dozen
-# of them hold at a time made it look at each turn of the loop.
+# Objects made and not yet gone when the collector looks for cycles among them. A request leaves none that hold
+# much, and what a few dozen of them hold at a time made it look at each turn of the loop.
 YOUNG = 10_000
 CLOSE_SECONDS = 5.0  # how long models may take to give back what they hold
 
