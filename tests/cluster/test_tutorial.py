@@ -105,4 +105,4 @@ def test_from_a_folder_of_photos_to_version_two(reader: Reader) -> None:
     assert load.ended(60) == 130, load.said
     (level,) = json.loads((reader.folder / "load.json").read_text())["levels"]
     assert level["answered"] > 0
-    assert set(level["errors"]) <= {"wrong answer"}  # the versions may disagree about a photo; every request was answered
+    assert set(level["errors"]) <= {"wrong answer"}  # two versions may disagree; every request was answered
