@@ -18,7 +18,7 @@ from fairway.worker.config import WorkerSettings
 from fairway.worker.errors import ConfigurationError
 from fairway.worker.loading import load_model
 from fairway.worker.model import Model
-from fairway.worker.runtimes import Options, apart, installed, probes, record
+from fairway.worker.runtimes import Options, apart, difference, installed, probes, record
 from fairway.worker.source import find_source
 from fairway.worker.tensor import Signature, TensorSpec
 
@@ -223,7 +223,7 @@ def test_an_engine_that_takes_its_process_with_it(
 RIGHT = np.array([[0.7, 0.2, 0.1], [0.4, 0.4, 0.2]], np.float32)
 
 
-def compared(given: Any, right: Any = RIGHT, coarse: bool = False) -> probes.Comparison:
+def compared(given: Any, right: Any = RIGHT, coarse: bool = False) -> difference.Comparison:
     return probes.compare({"s": [{"scores": right}]}, {"s": [{"scores": given}]}, "scores", coarse)
 
 
