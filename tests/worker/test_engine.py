@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
 import time
-import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -64,26 +62,6 @@ async def entered(colours: Colours) -> None:
 
 def winner(answer: Answer, row: int = 0) -> str:
     return LABELS[int(answer.outputs["scores"][row].argmax())]
-
-
-async def test_what_a_request_held_goes_with_its_answer(engine: Engine, model: Model) -> None:
-    """Without the collector, which looks seldom: a worker whose arrays wait for it grows to a multiple of its size."""
-    gc.collect()
-    gc.disable()
-    try:
-        held = []
-        for _ in range(3):
-            pictures = np.ones((2, 4, 4, 3), np.float32)
-            held.append(weakref.ref(pictures))
-            await engine.infer(model, {"image": pictures})
-            del pictures
-        await engine.classify(model, [RED])
-        await asyncio.sleep(0)  # the loop lets go of the last turn's callbacks
-        assert all(reference() is None for reference in held)
-        jobs = [each for each in gc.get_objects() if type(each).__name__ == "Job"]
-        assert not jobs
-    finally:
-        gc.enable()
 
 
 async def test_pictures_become_scores(engine: Engine, model: Model) -> None:

@@ -1,0 +1,39 @@
+"""What a worker holds: nothing of a request outlives its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import numpy as np
+
+from fairway.worker.engine import Engine
+from fairway.worker.image import ImageLimits
+
+from .colours import Colours, plain
+
+
+async def test_what_a_request_held_goes_with_its_answer() -> None:
+    """Without the collector, which looks seldom: a worker whose arrays wait for it grows to a multiple of its size."""
+    model, engine = (
+        Colours().model(),
+        Engine(ImageLimits(max_bytes=100_000, max_pixels=10_000), threads=2, max_waiting=3),
+    )
+    await engine.add(model)
+    gc.collect()
+    gc.disable()
+    try:
+        held = []
+        for _ in range(3):
+            pictures = np.ones((2, 4, 4, 3), np.float32)
+            held.append(weakref.ref(pictures))
+            await engine.infer(model, {"image": pictures})
+            del pictures
+        await engine.classify(model, [plain("#c02020")])
+        await asyncio.sleep(0)  # the loop lets go of the last turn's callbacks
+        assert all(reference() is None for reference in held)
+        assert not [each for each in gc.get_objects() if type(each).__name__ == "Job"]
+    finally:
+        gc.enable()
+        engine.close()
