@@ -10,6 +10,7 @@ import numpy as np
 
 from fairway.worker.engine import Engine
 from fairway.worker.image import ImageLimits
+from fairway.worker.lane import Job
 
 from .colours import Colours, plain
 
@@ -33,7 +34,7 @@ async def test_what_a_request_held_goes_with_its_answer() -> None:
         await engine.classify(model, [plain("#c02020")])
         await asyncio.sleep(0)  # the loop lets go of the last turn's callbacks
         assert all(reference() is None for reference in held)
-        assert not [each for each in gc.get_objects() if type(each).__name__ == "Job"]
+        assert not [each for each in gc.get_objects() if type(each) is Job and each.owner.served.model is model]
     finally:
         gc.enable()
         engine.close()
