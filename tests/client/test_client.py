@@ -114,7 +114,8 @@ ERRORS: list[tuple[int, bytes, type[ClientError], str]] = [
 @pytest.mark.parametrize("via", VIAS)
 @pytest.mark.parametrize(("status", "body", "error", "text"), ERRORS)
 async def test_typed_errors(via: Via, status: int, body: bytes, error: type[ClientError], text: str) -> None:
-    async with cluster(says(status, body)) as (proxy, (worker,)), Client(url(proxy), via=via, timeout=0.5) as client:
+    # Time enough for all its attempts, or the deadline would end one of them.
+    async with cluster(says(status, body)) as (proxy, (worker,)), Client(url(proxy), via=via, timeout=30) as client:
         with pytest.raises(error, match=text) as caught:
             await client.classify(b"image")
         assert type(caught.value) is error
