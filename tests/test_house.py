@@ -136,6 +136,11 @@ def test_who_knows_one_folder_knows_four(folder: str) -> None:
     assert ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text("utf-8")))
 
 
+def test_a_checkout_named_as_the_package_is_not_taken_for_it() -> None:
+    assert not (ROOT / "__init__.py").exists()
+    assert not (ROOT / "src/fairway/__init__.py").is_symlink()
+
+
 def test_what_a_client_may_not_take_of_a_worker_is_all_but_its_wire() -> None:
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     names = {path.stem for path in (ROOT / "worker").glob("*.py")} - {"__init__", "errors", "tensor"}  # its nouns

@@ -1,1 +1,3 @@
-../../__init__.py
+"""Fairway: serve image models from many workers, behind one door or none."""
+
+__version__ = "0.1.0"
