@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fairway.worker.label import label
-from fairway.worker.label.offline import dashed, ended
+from fairway.worker.offline import dashed, ended
 
 from ..cluster.processes import FAIRWAY, Running
 from ..conftest import ROOT, picture

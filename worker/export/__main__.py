@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ...registry.options import add_options, read_options
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
-from ..label.offline import ended, log_from, missing
+from ..offline import ended, log_from, missing
 from .config import ExportSettings
 
 if TYPE_CHECKING:

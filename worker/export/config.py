@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ...registry.options import option
 from ..config import WorkerSettings
 from ..errors import ConfigurationError
-from ..label.offline import as_served
+from ..offline import Reading
 from .forms import FORMS, Form
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ FormName = Literal["savedmodel", "litert", "litert-dynamic", "litert-int8", "onn
 
 
 @dataclass(frozen=True)
-class ExportSettings:
+class ExportSettings(Reading):
     to: FormName = option(
         "savedmodel",
         "the new form: savedmodel, litert (float32), litert-dynamic (weights in 8 bits), litert-int8 (all in 8 bits, for "
@@ -46,17 +46,6 @@ class ExportSettings:
         "put it in place although it differs too much; the exit status tells all the same",
         env="FAIRWAY_EXPORT_FORCE",
     )
-    weights: str = as_served("weights")
-    labels: str = as_served("labels")
-    input_width: int | None = as_served("input_width")
-    input_height: int | None = as_served("input_height")
-    input_channels: str | None = as_served("input_channels")
-    input_resize: str | None = as_served("input_resize")
-    input_filter: str | None = as_served("input_filter")
-    input_mean: str | None = as_served("input_mean")
-    input_std: str | None = as_served("input_std")
-    input_layer: str = as_served("input_layer")
-    output_layer: str = as_served("output_layer")
 
     def __post_init__(self) -> None:
         if not self.out:
@@ -83,5 +72,4 @@ class ExportSettings:
 
     def reading(self, model: str) -> WorkerSettings:
         """How a worker would be told to read `model`."""
-        shared = {field.name for field in fields(self)} & {field.name for field in fields(WorkerSettings)}
-        return WorkerSettings(model=model, **{name: getattr(self, name) for name in shared})
+        return replace(self.served(), model=model)

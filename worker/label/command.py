@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ...registry.options import add_options, option, read_options
 from ..errors import ConfigurationError
-from .offline import ModelSettings, as_served, dashed, ended, log_from, missing
+from ..offline import ModelSettings, as_served, dashed, ended, log_from, missing
 from .page import Page, print_all
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ...registry.options import add_options, option, read_options
 from ...registry.process import EXIT_CONFIGURATION
 from ..errors import ConfigurationError
-from ..label.offline import ModelSettings, dashed, ended, log_from, missing
+from ..offline import ModelSettings, dashed, ended, log_from, missing
 from .page import page
 
 

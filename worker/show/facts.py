@@ -24,7 +24,7 @@ from .steps import steps
 
 if TYPE_CHECKING:
     from ..config import WorkerSettings
-    from ..label.offline import ModelSettings
+    from ..offline import ModelSettings
 
 SCHEMES = {"application": "keras", "python": "python"}  # what has no path, and is asked for by name
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...registry.options import add_options, read_options
-from ...registry.process import EXIT_CONFIGURATION
-from ..errors import ConfigurationError, WorkerError
+from ..errors import ConfigurationError
+from ..offline import dashed, ended, log_from
 from .config import RetrainSettings
 from .extra import needing_tensorflow
 from .stopping import Interrupted, Stopping
@@ -29,9 +28,8 @@ def retrain(arguments: Sequence[str]) -> int:
         "--resume goes on.",
     )
     add_options(parser, RetrainSettings)
-    given = parser.parse_args([dashed(argument) for argument in arguments])
-
-    def work() -> int:
+    given = parser.parse_args(dashed(arguments))
+    with _reported() as status:
         settings = read_options(RetrainSettings, given)
         for folder in settings.image_dir:  # TensorFlow takes seconds to be imported
             if not Path(folder).is_dir():
@@ -40,44 +38,28 @@ def retrain(arguments: Sequence[str]) -> int:
             from .retraining import retrain
         with Stopping() as stop:
             retrain(settings, stop)
-        return 0
-
-    return _reported(work)
+    return status[-1]
 
 
 def train(arguments: Sequence[str]) -> int:
     """Returns the exit status, as `retrain` does."""
-
-    def work() -> int:
+    with _reported() as status:
         from .small import train_command
 
-        return train_command(arguments)
-
-    return _reported(work)
-
-
-def dashed(argument: str) -> str:
-    """retrain.py's flags have underscores: --image_dir is --image-dir."""
-    flag, equals, value = argument.partition("=")
-    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+        status.append(train_command(dashed(arguments)))
+    return status[-1]
 
 
-def _reported(work: Callable[[], int]) -> int:
-    """What is known to go wrong is a line on stderr, never a traceback."""
-    logging.basicConfig(level=os.environ.get("FAIRWAY_LOG_LEVEL", "INFO").upper(), format="fairway: %(message)s")
-    try:
-        return work()
-    except ConfigurationError as error:
-        print(f"fairway: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_CONFIGURATION
-    except Interrupted as error:
-        print(f"fairway: interrupted: {error}; the same command with --resume goes on from there", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except (OSError, WorkerError) as error:  # a full disk, a folder that was taken away or a photo that broke meanwhile
-        print(f"fairway: {error}", file=sys.stderr)
-        return 1
+@contextlib.contextmanager
+def _reported() -> Iterator[list[int]]:
+    """As `ended`; what was interrupted says how it goes on."""
+    log_from("INFO", "fairway: %(message)s")
+    with ended() as status:
+        try:
+            yield status
+        except Interrupted as error:
+            print(f"fairway: interrupted: {error}; the same command with --resume goes on from there", file=sys.stderr)
+            status.append(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

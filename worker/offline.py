@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ...registry.options import option
-from ...registry.process import EXIT_CONFIGURATION
-from ..config import Precision, WorkerSettings
-from ..errors import ConfigurationError
+from ..registry.options import option
+from ..registry.process import EXIT_CONFIGURATION
+from .config import Precision, WorkerSettings
+from .errors import ConfigurationError, WorkerError
 
 
 def as_served(name: str) -> Any:
@@ -23,14 +23,11 @@ def as_served(name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class Reading:
     """What a model is, and how pictures are made for it: a worker's words, for commands that serve nothing."""
 
     weights: str = as_served("weights")
     labels: str = as_served("labels")
-    runtime: str = as_served("runtime")
-    precision: Precision = as_served("precision")
-    choices: str = as_served("choices")
     input_width: int | None = as_served("input_width")
     input_height: int | None = as_served("input_height")
     input_channels: str | None = as_served("input_channels")
@@ -47,6 +44,15 @@ class ModelSettings:
         return WorkerSettings(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in known})
 
 
+@dataclass(frozen=True)
+class ModelSettings(Reading):
+    """And by which engine it runs."""
+
+    runtime: str = as_served("runtime")
+    precision: Precision = as_served("precision")
+    choices: str = as_served("choices")
+
+
 def dashed(arguments: Sequence[str]) -> list[str]:
     """Flags spelt with underscores, as TensorFlow's scripts had them, with dashes."""
     line, found = list(arguments), []
@@ -57,9 +63,9 @@ def dashed(arguments: Sequence[str]) -> list[str]:
     return found + line
 
 
-def log_from(level: str) -> None:
+def log_from(level: str, format: str = "%(asctime)s %(name)s: %(message)s") -> None:
     """Ours from `level` on, or FAIRWAY_LOG_LEVEL; of the libraries' logs only warnings."""
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(level="WARNING", format=format, datefmt="%H:%M:%S")
     logging.getLogger("PIL").setLevel("CRITICAL")  # what is wrong with a file is said once
     logging.getLogger("fairway").setLevel(os.environ.get("FAIRWAY_LOG_LEVEL", level).upper())
 
@@ -77,7 +83,7 @@ def ended() -> Iterator[list[int]]:
     except BrokenPipeError:  # `fairway label photos/ | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status.append(0)
-    except OSError as error:  # a full disk, a folder that was taken away meanwhile
+    except (OSError, WorkerError) as error:  # a full disk, a folder that was taken away or a photo that broke meanwhile
         print(f"fairway: {error}", file=sys.stderr)
         status.append(1)
     except KeyboardInterrupt:
