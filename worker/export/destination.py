@@ -15,7 +15,7 @@ from typing import Any
 from ..card import CARD_FILE, Card, InputSpec, parse_card, read_notes
 from ..errors import ConfigurationError
 from ..source import SUFFIXES
-from ..training.publishing import check_folder, next_version, publish
+from ..training.publishing import check_folder, publish
 from .forms import Form
 
 WORK = ".export-"
@@ -113,17 +113,9 @@ class Destination:
                     fresh.replace(self.card)
                 written.replace(self.path)
                 return self.path
-            if card is None:
-                return self._version_without_card(written)
             return publish(self.path, lambda part: _move(written, part), card)[1]
         except OSError as error:
             raise ConfigurationError(f"--out {self.path}: it cannot be written: {error.strerror}") from error
-
-    def _version_without_card(self, written: Path) -> Path:
-        while True:
-            place = self.path / str(next_version(self.path))
-            if not place.exists():
-                return written.rename(place)
 
 
 def card_text(card: dict[str, Any]) -> str:

@@ -11,8 +11,9 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,10 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
             found = _open_recorded(file, folder, source, options)  # another process may have been quicker
             if found is None:
                 try:
-                    known_before = predecessor.found(folder, file.name, source, options)
-                    entry = _entry(path, source, settings, threads, reference, candidates, folder, known_before)
+                    choosing = partial(_Choosing, path, source, settings, threads, reference, folder)
+                    auto = settings.runtime == "auto"
+                    earlier = predecessor.found(folder, file.name, source, options) if auto else None
+                    entry = _entry(choosing, reference, candidates, earlier)
                 except ConfigurationError as error:
                     others = [name for name in reads(source.kind)[1:] if installed(name) and name != reference]
                     if settings.runtime != "auto" or not others:
@@ -89,26 +92,22 @@ def open_best(path: str, source: Source, settings: WorkerSettings, threads: int)
 
 
 def _entry(
-    path: str,
-    source: Source,
-    settings: WorkerSettings,
-    threads: int,
+    choosing: Callable[[list[Candidate]], _Choosing],
     reference: str,
     candidates: list[Candidate],
-    folder: Path,
     earlier: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What is to be recorded. Of a further version the engine of the one before (`earlier`) is tried first, and alone."""
-    if earlier is not None and settings.runtime == "auto":
+    if earlier is not None:
         chosen = earlier["report"]["chosen"]
         few = [candidate for candidate in candidates if candidate.name == chosen]
         if few or chosen == reference:
-            log.info("%s: the version before ran on %s, which is tried first", source.name, chosen)
-            entry = _Choosing(path, source, settings, threads, reference, few, folder).entry()
+            log.info("the version before ran on %s, which is tried first", chosen)
+            entry = choosing(few).entry()
             if predecessor.holds(entry, earlier):
                 entry["report"]["because"] = "the version before ran on it, and it answers the same"
                 return entry
-    return _Choosing(path, source, settings, threads, reference, candidates, folder).entry()
+    return choosing(candidates).entry()
 
 
 def _only(name: str, source: Source, options: Options, because: str) -> tuple[Opened, dict[str, Any]]:
@@ -175,8 +174,8 @@ class _Choosing:
         settings: WorkerSettings,
         threads: int,
         reference: str,
-        candidates: list[Candidate],
         folder: Path,
+        candidates: list[Candidate],
     ) -> None:
         self._source, self._reference, self._candidates, self._folder = source, reference, candidates, folder
         self._forced = settings.runtime != "auto"

@@ -7,6 +7,7 @@ scale inside the model. The middle is cut out at 87.5 %, as in the evaluations t
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..card import Channels, InputSpec
 from ..errors import ConfigurationError
 
 log = logging.getLogger("fairway.worker")
+
+CROP = 0.875  # of the shorter side
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...], Channels]
 INCEPTION: Scaling = ((127.5,), (127.5,), "RGB")
@@ -43,13 +46,19 @@ FAMILIES: list[tuple[str, Scaling]] = [
 ]
 
 
-def build(name: str, weights: str) -> tuple[Any, InputSpec]:
-    """The Keras model `name` with ImageNet's head, and how it wants its input."""
+def application(name: str) -> tuple[Callable[..., Any], Scaling]:
+    """What makes the Keras model `name`, and what its family does to pixels. Raises ConfigurationError naming all."""
     family = next((scaling for prefix, scaling in FAMILIES if name.startswith(prefix)), None)
     factory = getattr(keras.applications, name, None)
     if family is None or not callable(factory):
         known = sorted(n for n in dir(keras.applications) if n[0].isupper())
         raise ConfigurationError(f"keras:{name}: Keras has no such application; it has {', '.join(known)}")
+    return factory, family
+
+
+def build(name: str, weights: str) -> tuple[Any, InputSpec]:
+    """The Keras model `name` with ImageNet's head, and how it wants its input."""
+    factory, family = application(name)
     if weights and not Path(weights).is_file():
         raise ConfigurationError(f"--weights {weights}: no such file")
     try:
@@ -62,7 +71,7 @@ def build(name: str, weights: str) -> tuple[Any, InputSpec]:
     height, width = model.input_shape[1:3]
     mean, std, channels = family
     spec = InputSpec(
-        width=width, height=height, channels=channels, resize="crop", resize_to=round(min(width, height) / 0.875),
+        width=width, height=height, channels=channels, resize="crop", resize_to=round(min(width, height) / CROP),
         mean=mean, std=std,
     )  # fmt: skip
     return model, spec

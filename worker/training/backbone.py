@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 
 from ..card import InputSpec, find_card, override, read_card, settle_input
 from ..errors import ConfigurationError
-from ..runtimes.keras_applications import FAMILIES
+from ..runtimes.keras_applications import CROP, FAMILIES, application
 from ..runtimes.tensorflow_graphs import quiet, tf
 
 ALPHAS = {"MobileNet": (0.25, 0.5, 0.75), "MobileNetV2": (0.35, 0.5, 0.75, 1.3, 1.4)}  # beside 1.0
 SIZES = 3  # of maps: the last activation of each of the last three is looked at, and the one before the last
-CROP = 0.875  # of the shorter side: what Keras's own evaluations look at
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,7 @@ def open_backbone(wanted: str, weights: str, size: int, said: dict[str, Any], ea
 
 
 def _application(name: str, weights: str, size: int) -> tuple[Any, InputSpec]:
-    family = next((scaling for prefix, scaling in FAMILIES if name.startswith(prefix)), None)
-    factory = getattr(keras.applications, name, None)
-    if family is None or not callable(factory):
-        known = sorted(n for n in dir(keras.applications) if n[0].isupper())
-        raise ConfigurationError(f"keras:{name}: Keras has no such application; it has {', '.join(known)}")
+    factory, family = application(name)
     if weights == "imagenet":
         model = _downloaded(name, factory, size)
     elif not Path(weights).is_file():
@@ -153,6 +148,8 @@ def _file(path: Path, size: int, said: dict[str, Any]) -> tuple[Any, InputSpec]:
     if not seen["width"] and not card:
         raise ConfigurationError(f"--backbone {path}: it does not tell its input's size: say --input-size")
     spec = settle_input(read_card(card) if card else None, _known(model.name), seen, said)
+    if card and spec.resize == "crop" and not spec.resize_to:  # a card that says no more means the target's own size
+        spec = replace(spec, resize_to=min(spec.width, spec.height))
     return model, _square(spec, model, size)
 
 

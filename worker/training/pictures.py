@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..accuracy.picture import new_figure
 
 # Of retrain.py's summaries: orange for train, blue for validation, as TensorBoard drew the first two runs.
 COLOURS = {"train": "#e8710a", "validation": "#1a73e8"}
@@ -23,17 +23,10 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
     Raises ConfigurationError without matplotlib (`fairway[pictures]`).
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, PercentFormatter
-    except ImportError as error:
-        raise ConfigurationError(
-            f"a picture of the curves needs {error.name}, which is missing: pip install 'fairway[pictures]'"
-        ) from error
+    figure = new_figure(11, 4.2)
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
     across = "epoch" if history and "epoch" in history[0] else "step"
-    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (title, keys) in zip(figure.subplots(1, 2), PANELS, strict=True):
         drawn = [_draw(axes, history, across, key, part) for part, key in keys.items()]
         axes.set_xlabel(across)

@@ -26,8 +26,10 @@ PART = re.compile(r"\.\d+\.part")
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto something that is there gives
 
 
-def publish(folder: Path, write: Callable[[Path], None], card: dict[str, Any]) -> tuple[int, Path]:
+def publish(folder: Path, write: Callable[[Path], None], card: dict[str, Any] | None) -> tuple[int, Path]:
     """Calls `write(part)`, puts `card` into it as model_card.json, its "version" filled in -> (N, folder/N).
+
+    `card`: None for a model that has none.
 
     `write` fills an empty folder that is there already. If it fails nothing remains, and its error is passed on.
     Raises ConfigurationError if nothing can be published in `folder`.
@@ -39,8 +41,9 @@ def publish(folder: Path, write: Callable[[Path], None], card: dict[str, Any]) -
             write(part)
             while True:
                 version = next_version(folder)
-                text = json.dumps(card | {"version": version}, indent=1, ensure_ascii=False)
-                (part / CARD_FILE).write_text(text + "\n", "utf-8")
+                if card is not None:
+                    text = json.dumps(card | {"version": version}, indent=1, ensure_ascii=False)
+                    (part / CARD_FILE).write_text(text + "\n", "utf-8")
                 _to_disk(part)
                 place = folder / str(version)
                 try:

@@ -89,6 +89,12 @@ def test_nobody_guesses_how_pixels_are_scaled(tmp_path: Path) -> None:
     assert backbone.spec == InputSpec(width=16, height=16, resize="pad", mean=(0.0,), std=(255.0,))
 
 
+def test_a_card_that_says_crop_and_no_more_means_its_own_size(tmp_path: Path) -> None:
+    path = tiny_backbone(tmp_path / "net.keras", card=False)
+    path.with_name("net.model_card.json").write_text(json.dumps({"input": CARD["input"] | {"resize": "crop"}}))
+    assert open_backbone(str(path), "imagenet", 0, {}).spec.resize_to == 16
+
+
 def test_a_card_of_another_size_is_scaled_to_what_is_asked_for(tmp_path: Path) -> None:
     path = tiny_backbone(tmp_path / "net.keras", side=None)
     card = json.loads(json.dumps(CARD))

@@ -41,6 +41,11 @@ def test_numbers_go_up_and_the_card_knows_its_own(tmp_path: Path) -> None:
     assert CARD["version"] is None  # ours is not written to
 
 
+def test_a_version_of_a_model_that_has_no_card(tmp_path: Path) -> None:
+    assert publish(tmp_path, write, None) == (1, tmp_path / "1")
+    assert {path.name for path in (tmp_path / "1").iterdir()} == {"saved_model.pb", "variables"}
+
+
 def test_numbers_are_not_used_twice(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()  # of a version that was deleted by half, or is being copied
     (tmp_path / "9").write_text("a file is no version, but its name is taken")
