@@ -144,7 +144,7 @@ def test_weights_of_another_network_are_refused(shared_data: Path) -> None:
 def test_weights_with_imagenets_top(shared_data: Path) -> None:
     backbone = open_backbone("keras:MobileNetV2", str(shared_data / FULL), 224, {})
     assert backbone.width == 1280 + 576 + 192 + 960  # and the last maps of 14 x 14, of 28 x 28, and before the last
-    assert (backbone.spec.width, backbone.spec.resize_to) == (224, 256)
+    assert (backbone.spec.width, backbone.spec.resize_to) == (224, 224)  # all of the shorter side
     whole = keras.applications.MobileNetV2(weights=None)
     whole.load_weights(shared_data / FULL)
     weights, bias = whole.layers[-1].get_weights()
