@@ -17,8 +17,8 @@ Precision = Literal["exact", "bf16", "int8-ok"]
 class WorkerSettings(StoreSettings):
     model: str = option(
         "flowers",
-        "what to serve: flowers (bundled), a folder (SavedModel, or numbered versions of a model), .keras, .pb, .tflite, "
-        ".onnx, .pt, .pt2, keras:NAME, or python:MODULE:FACTORY",
+        "what to serve: flowers (bundled), a folder (SavedModel, or numbered versions of a model), .keras, .h5, .pb, "
+        ".tflite, .onnx, .xml, .pt, .pt2, keras:NAME, or python:MODULE:FACTORY",
     )
     models: str = option("", "serve every model in this folder instead, each a folder of numbered versions")
     model_config: str = option("", "serve the models of this file instead; TensorFlow Serving's text form")

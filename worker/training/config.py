@@ -22,7 +22,7 @@ class RetrainSettings:
     earlier_layers: bool = option(
         True, "learn from averages of the backbone's earlier maps as well, not of its last alone"
     )
-    testing_percentage: float = option(10.0, "of the photos; a LISTING.tsv with `val` rows decides instead")
+    testing_percentage: float = option(10.0, "of the photos; a LISTING.tsv with `val` or `test` rows decides instead")
     validation_percentage: float = option(10.0, "of the photos: they choose which state of the training is kept")
     how_many_training_steps: int = option(0, "batches to learn from; 0: as many as --epochs says")
     epochs: int = option(0, "times each photo is learnt from; 0: 20, or 10 with --random-...")

@@ -31,7 +31,8 @@ class TrainSettings:
     out: str = option("", "folder of the model; each run adds the next numbered version to it")
     epochs: int = option(Recipe.epochs, "times each photo is learnt from")
     validation_percentage: float = option(
-        Recipe.held_out_percent, "of the photos: only watched, and the test where no LISTING.tsv names `val` rows"
+        Recipe.held_out_percent,
+        "of the photos: only watched, and the test where no LISTING.tsv names `val` or `test` rows",
     )
     resume: bool = option(False, "go on where an interrupted run with the same settings stopped")
     seed: int = option(Recipe.seed, "seed of all that is random")
