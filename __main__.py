@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for command_name, (_, about) in COMMANDS.items():
         print(f"  {command_name:10} {about}", file=out)
-    print("\nfairway COMMAND --help tells more; most options are also read from the environment.", file=out)
+    print(
+        "\nfairway COMMAND --help tells more, and the name by which an option is read from the environment, as most are.",
+        file=out,
+    )
     return 0 if asked else 2
 
 
