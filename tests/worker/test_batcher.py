@@ -370,6 +370,8 @@ class Anything(RuleBasedStateMachine):
         assert self.batcher.drop(job) is could
         if could:
             self.end(job, "dropped")
+        if not job.lane.raw:
+            self.passed.pop(job.lane, None)  # nobody is kept waiting there
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 4.0]))
     def pass_time(self, seconds: float) -> None:

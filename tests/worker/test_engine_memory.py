@@ -11,8 +11,13 @@ import numpy as np
 from fairway.worker.engine import Engine
 from fairway.worker.image import ImageLimits
 from fairway.worker.lane import Job
+from fairway.worker.model import Model
 
 from .colours import Colours, plain
+
+
+def jobs_of(model: Model) -> list[Job]:
+    return [each for each in gc.get_objects() if type(each) is Job and each.owner.served.model is model]
 
 
 async def test_what_a_request_held_goes_with_its_answer() -> None:
@@ -32,9 +37,9 @@ async def test_what_a_request_held_goes_with_its_answer() -> None:
             await engine.infer(model, {"image": pictures})
             del pictures
         await engine.classify(model, [plain("#c02020")])
-        await asyncio.sleep(0)  # the loop lets go of the last turn's callbacks
-        assert all(reference() is None for reference in held)
-        assert not [each for each in gc.get_objects() if type(each) is Job and each.owner.served.model is model]
+        async with asyncio.timeout(10):  # the thread that has answered lets go of its work a moment later
+            while any(reference() is not None for reference in held) or jobs_of(model):
+                await asyncio.sleep(0.01)
     finally:
         gc.enable()
         engine.close()
