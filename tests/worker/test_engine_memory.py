@@ -38,7 +38,7 @@ async def test_what_a_request_held_goes_with_its_answer() -> None:
             del pictures
         await engine.classify(model, [plain("#c02020")])
         async with asyncio.timeout(10):  # the thread that has answered lets go of its work a moment later
-            while any(reference() is not None for reference in held) or jobs_of(model):
+            while any(r() is not None for r in held) or jobs_of(model):  # noqa: ASYNC110  it tells nobody
                 await asyncio.sleep(0.01)
     finally:
         gc.enable()
