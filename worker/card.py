@@ -43,8 +43,8 @@ class InputUnknown(ConfigurationError):
 class InputSpec:
     """How a decoded picture becomes one item of the model's input batch.
 
-    `resize`: `crop` scales the shorter side to `resize_to` (default: the target is just filled) and cuts out the middle; `squash`
-    ignores the aspect ratio; `pad` keeps it and fills with black; `none` leaves the size to the model.
+    `resize`: `crop` scales the shorter side to `resize_to` (default: the target is just filled) and cuts out the middle;
+    `squash` ignores the aspect ratio; `pad` keeps it and fills with black; `none` leaves the size to the model.
     `filter`: Pillow's antialiased kernels by name, or `tf-bilinear`, the kernel of `tf.image.resize(antialias=False)`.
     `kind`: `pixels` (an array), `encoded` (the model decodes PNG/JPEG bytes itself, and gets nothing else), or `raw`
     (whatever was uploaded: what it is, and whether it can be read, is the model's business).

@@ -36,7 +36,8 @@ class Split:
 
 
 def read_split(folders: Sequence[Path], held_out_percent: float) -> Split:
-    """One sub-folder a class. Rows marked `val` or `test` in a folder's LISTING.tsv are the test set, whatever else is asked for.
+    """One sub-folder a class. Rows marked `val` or `test` in a folder's LISTING.tsv are the test set, whatever else is
+    asked for.
 
     What is held out is decided by the hash of the file's name, so adding files never moves one across.
     """
