@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -188,8 +189,12 @@ def test_interrupted_while_it_waits_for_names(photos: Path) -> None:
         assert process.stdout is not None
         process.stdin.write(f"{photos / 'bright.png'}\n")
         process.stdin.flush()
-        process.stdout.readline()  # so it waits for the next one
-        process.send_signal(signal.SIGINT)
+        process.stdout.readline()  # so it waits for the next one, or is about to
+        for _ in range(60):  # as one who presses Ctrl-C once more: Python may lose one between two calls
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+                break
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
