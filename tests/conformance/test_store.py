@@ -134,9 +134,9 @@ async def test_one_write_of_several_changes_to_one_row(stage: Stage) -> None:
     assert [(i.id, i.weight) for i in stage.seen(reader).values()] == [(mine.id, 3)]
 
 
-async def test_many_instances_in_one_write(stage: Stage) -> None:
+async def test_500_instances_in_one_write(stage: Stage) -> None:
     writer, reader = await stage.store(), await stage.store()
-    rows = [stage.instance(number, meta={"words": "x" * 300}) for number in range(200)]
+    rows = [stage.instance(number, meta={"words": "x" * 300}) for number in range(500)]
     await writer.write([Put(row) for row in rows])
     await stage.sees(reader, [row.id for row in rows])
     await writer.write([Gone(row) for row in rows])

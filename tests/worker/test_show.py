@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +32,6 @@ KINDS = {
     "torchexport": makers.torch_export,
     "python": makers.python_module,
 }
-
-
-@pytest.fixture(autouse=True)
-def levels() -> Iterator[None]:
-    """What the command settles for its process is put back."""
-    loggers = [logging.getLogger(name) for name in ("fairway", "PIL")]
-    before = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, before, strict=True):
-        logger.setLevel(level)
 
 
 @pytest.fixture

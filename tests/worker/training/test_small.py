@@ -125,15 +125,16 @@ def test_a_run_goes_on_where_it_stopped(folder: Path, tmp_path: Path, caplog: py
     assert "begins anew" not in caplog.text
     second.fit(never)
     assert [row["epoch"] for row in second.history] == list(range(1, 9))
-    assert second.history[-1]["cross_entropy"] < second.history[0]["cross_entropy"]
+    # Of sixteen steps the running averages of normalization say little yet: how right it is shows in `finish`, below.
     assert 0 <= second.history[-1]["validation_accuracy"] <= 1
+    assert second.history[-1]["cross_entropy"] < second.history[0]["cross_entropy"]
     assert second.minutes > first.seconds / 60
     third = run_of(folder, tmp_path, resume=True)  # interrupted between the last epoch and the test
     third.fit(never)
     assert third.step == second.step
     with pytest.raises(Interrupted, match="before the test"):
         third.finish(lambda: True)
-    assert third.finish(never).total == len(third.split.test or third.split.held_out)
+    assert third.finish(never).accuracy > 0.8
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(
